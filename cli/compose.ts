@@ -1,0 +1,213 @@
+/** Puts the parts together: the one place that knows them all. */
+import { connect } from 'node:net';
+import type { Pool } from 'pg';
+import { createOutbox, type Outbox } from '../engine/outbox.ts';
+import { type Dependency, type Engine, startEngine } from '../engine/server.ts';
+import { openShards, type Shards } from '../engine/shards.ts';
+import { createEngineStats, createRate } from '../engine/stats.ts';
+import { startSweeper } from '../engine/sweeper.ts';
+import { connectValkey, type ValkeyConnection } from '../engine/valkey.ts';
+import { systemClock } from '../kernel/clock.ts';
+import type { Config } from '../kernel/config.ts';
+import { createLogger, type Logger } from '../kernel/logger.ts';
+import { createRegistry, type Registry } from '../kernel/metrics.ts';
+import { applyBatches, readWatermark } from '../ledger/apply.ts';
+import { checkShardCount, createAuthority, findReservation, writeAudit } from '../ledger/authority.ts';
+import { createKafkaCarrier, startKafkaConsumer } from '../ledger/kafka.ts';
+import { createLedgerStats } from '../ledger/metrics.ts';
+import { migrate } from '../ledger/migrate.ts';
+import { createPool } from '../ledger/pool.ts';
+import { type Carrier, startRelay } from '../ledger/relay.ts';
+
+export const roles = ['http', 'relay', 'ledger', 'sweeper'] as const;
+export type Role = (typeof roles)[number];
+
+type Stores = {
+  valkey: ValkeyConnection;
+  pool: Pool;
+  shards: Shards;
+  outbox: Outbox;
+  close(): Promise<void>;
+};
+
+/** Connects to Valkey and Postgres, and opens the shards (or only looks at them). */
+export async function openStores(config: Config, logger: Logger, options: { observe?: boolean } = {}): Promise<Stores> {
+  const pool = createPool(config.databaseUrl, logger);
+  let complaint = '';
+  const valkey = connectValkey(config.valkeyUrl, (error) => {
+    if (error.message !== complaint) logger.warn({ error: error.message }, 'the connection to Valkey broke');
+    complaint = error.message;
+  });
+  try {
+    if (!options.observe) {
+      await migrate(pool);
+      await checkShardCount(pool, config.shards);
+    }
+    const shards = await openShards({
+      valkey,
+      authority: createAuthority(pool),
+      count: config.shards,
+      outboxEvents: config.outboxEvents,
+      rememberSeconds: config.rememberSeconds,
+      ...options,
+      clock: systemClock,
+      logger,
+    });
+    return {
+      valkey,
+      pool,
+      shards,
+      outbox: createOutbox(shards),
+      async close() {
+        await shards.close();
+        await pool.end();
+      },
+    };
+  } catch (error) {
+    await valkey.close();
+    await pool.end();
+    throw error;
+  }
+}
+
+/** Whether somebody listens at `host:port`. */
+function reachable(address: string): Promise<void> {
+  const at = address.lastIndexOf(':');
+  return new Promise((resolve, reject) => {
+    const socket = connect({ host: address.slice(0, at), port: Number(address.slice(at + 1)), timeout: 1_500 });
+    const end = (error?: Error): void => {
+      socket.destroy();
+      if (error) reject(error);
+      else resolve();
+    };
+    socket.on('connect', () => end());
+    socket.on('error', end);
+    socket.on('timeout', () => end(new Error('no answer')));
+  });
+}
+
+export type RunningProcess = {
+  /** Where it listens; null without the role http. */
+  engine: Engine | null;
+  registry: Registry;
+  /** Answers to purchase calls so far. */
+  purchases(): number;
+  /** The name under which this deployment's topic and consumer group go. */
+  stop(): Promise<void>;
+};
+
+/** One process with the roles that it is given. `shared`: other processes listen on its port. */
+export async function startProcess(
+  config: Config,
+  wanted: readonly Role[],
+  options: {
+    shared?: boolean;
+    /** The metrics of all processes, where there are several. */
+    metrics?: () => Promise<string>;
+    answersPerSecond?: () => number;
+  } = {},
+): Promise<RunningProcess> {
+  const logger = createLogger({ level: config.logLevel, name: 'stampede' });
+  const stores = await openStores(config, logger);
+  const { shards, pool, outbox } = stores;
+  const registry = createRegistry();
+  const stats = createEngineStats(registry);
+  const ledgerStats = createLedgerStats(registry);
+  const has = (role: Role): boolean => wanted.includes(role);
+  const stops: (() => Promise<void>)[] = [() => stores.close()];
+  const stop = async (): Promise<void> => {
+    for (const each of stops.reverse()) await each();
+  };
+
+  try {
+    const apply = async (shard: number, batches: Parameters<typeof applyBatches>[2]) => {
+      const applied = await applyBatches(pool, shard, batches);
+      ledgerStats.applied(applied);
+      return applied;
+    };
+    // Topics are named after the deployment, so that two on one broker don't mix.
+    const name = (await pool.query<{ name: string }>('select name from ledger.deployment')).rows[0]?.name ?? '';
+
+    if (has('ledger') && config.transport === 'kafka') {
+      const consumer = await startKafkaConsumer({
+        brokers: config.kafkaBrokers,
+        name,
+        apply,
+        logger,
+        stats: ledgerStats,
+      });
+      stops.push(() => consumer.stop());
+    }
+    if (has('relay')) {
+      const direct: Carrier = {
+        deliver: async (shard, batches) => {
+          await apply(shard, batches);
+        },
+        close: async () => {},
+      };
+      const relay = startRelay({
+        shards: config.shards,
+        source: outbox,
+        carrier:
+          config.transport === 'kafka' ? createKafkaCarrier({ brokers: config.kafkaBrokers, name, logger }) : direct,
+        watermark: (shard) => readWatermark(pool, shard),
+        clock: systemClock,
+        logger,
+        stats: ledgerStats,
+      });
+      stops.push(() => relay.stop());
+    }
+    if (has('sweeper')) {
+      const sweeper = startSweeper({ shards, clock: systemClock, logger, swept: stats.swept });
+      stops.push(() => sweeper.stop());
+    }
+
+    let engine: Engine | null = null;
+    if (has('http')) {
+      const dependencies: Dependency[] = [
+        {
+          name: 'postgres',
+          check: async () => {
+            await pool.query('select 1');
+          },
+        },
+      ];
+      if (config.transport === 'kafka')
+        dependencies.push({
+          name: 'kafka',
+          check: () => Promise.any(config.kafkaBrokers.map(reachable)),
+        });
+      const rate = createRate(() => stats.purchases);
+      engine = await startEngine({
+        config,
+        shards,
+        valkeySettings: await stores.valkey.settings(),
+        archive: { find: (ref) => findReservation(pool, ref) },
+        audit: (entry) => {
+          logger.info({ ...entry }, 'operator call');
+          writeAudit(pool, entry).catch((error: unknown) =>
+            logger.error({ error: String(error), ...entry }, 'an operator call could not be written to the audit log'),
+          );
+        },
+        dependencies,
+        stats,
+        metrics: options.metrics ?? (() => registry.metrics()),
+        answersPerSecond: options.answersPerSecond ?? rate.perSecond,
+        shared: options.shared ?? false,
+        clock: systemClock,
+        logger,
+      });
+      const started = engine;
+      stops.push(async () => {
+        rate.stop();
+        await started.stop();
+      });
+    } else {
+      stats.observe({ shards });
+    }
+    return { engine, registry, purchases: () => stats.purchases, stop };
+  } catch (error) {
+    await stop();
+    throw error;
+  }
+}

@@ -1,0 +1,176 @@
+/** The `stampede` command. */
+import { Command, InvalidArgumentError, Option } from 'commander';
+import { type Config, readConfig, variables } from '../kernel/config.ts';
+import { SetupError } from '../kernel/errors.ts';
+import { limits } from '../kernel/limits.ts';
+import { exitWithParent } from './parent.ts';
+
+exitWithParent();
+
+function integerIn(min: number, max: number): (text: string) => number {
+  return (text) => {
+    const value = Number(text);
+    if (!Number.isInteger(value) || value < min || value > max)
+      throw new InvalidArgumentError(`give a whole number from ${min} to ${max}.`);
+    return value;
+  };
+}
+
+const transportOption = new Option(
+  '--transport <how>',
+  'how events reach the ledger; auto takes Kafka where KAFKA_BROKERS is set',
+)
+  .choices(['auto', 'direct', 'kafka'] as const)
+  .default('auto' as const);
+
+const jsonOption = new Option('--json', 'answer with one JSON object on the last line');
+
+function print(line: string): void {
+  process.stdout.write(`${line}\n`);
+}
+
+/** Runs until a signal: the first asks to stop, a second one a while later ends it at once. */
+async function untilSignal(failed: Promise<Error>): Promise<void> {
+  let firstMs = 0;
+  const asked = new Promise<void>((resolve) => {
+    const onSignal = (): void => {
+      // Launchers pass a terminal's Ctrl-C on, so it may arrive twice within moments.
+      if (firstMs > 0 && Date.now() - firstMs > 1_000) process.exit(130);
+      if (firstMs === 0) firstMs = Date.now();
+      resolve();
+    };
+    process.on('SIGINT', onSignal);
+    process.on('SIGTERM', onSignal);
+  });
+  const error = await Promise.race([asked, failed]);
+  if (error) throw error;
+}
+
+function announce(config: Config): void {
+  if (config.madeUp.includes('ADMIN_TOKEN'))
+    process.stderr.write(`Development mode: ADMIN_TOKEN was made up for this run: ${config.adminToken}\n`);
+  if (config.madeUp.includes('SESSION_SECRET'))
+    process.stderr.write('Development mode: sessions end with this run (set SESSION_SECRET to keep them).\n');
+}
+
+const program = new Command('stampede')
+  .description('A flash-sale inventory engine: sells exactly what there is, and a ledger proves it.')
+  .showHelpAfterError('(--help tells more)')
+  .configureHelp({ sortSubcommands: false });
+
+const environmentHelp = `\nEnvironment:\n${Object.entries(variables)
+  .map(([name, meaning]) => `  ${name.padEnd(18)} ${meaning}`)
+  .join('\n')}\n`;
+
+program
+  .command('serve')
+  .description('Serve HTTP and WebSocket; relay, ledger and sweep in the background')
+  .addOption(new Option('--host <address>', 'address to listen on (HOST)'))
+  .addOption(new Option('--port <port>', 'port, 0 for any (PORT)').argParser(integerIn(0, 65_535)))
+  .addOption(
+    new Option('--workers <n>', 'processes that share the port; with 2 or more this one keeps the background roles')
+      .argParser(integerIn(1, limits.workersMax))
+      .default(1),
+  )
+  .addOption(new Option('--roles <list>', 'what this process does: http,relay,ledger,sweeper').default('all'))
+  .addOption(transportOption)
+  .addHelpText(
+    'after',
+    `${environmentHelp}
+Prints one line {"ready":true,"url":"…"} when ready; logs are JSON lines on standard error.
+Exit codes: 0 stopped as asked, 1 failed, 2 set up wrongly (one line says what).`,
+  )
+  .action(
+    async (options: {
+      host?: string;
+      port?: number;
+      workers: number;
+      roles: string;
+      transport: 'auto' | 'direct' | 'kafka';
+    }) => {
+      const { host, port, transport } = options;
+      const config = readConfig(process.env, {
+        ...(host === undefined ? {} : { host }),
+        ...(port === undefined ? {} : { port }),
+        transport,
+      });
+      const { roles: allRoles } = await import('./compose.ts');
+      const wanted =
+        options.roles === 'all' ? [...allRoles] : allRoles.filter((role) => options.roles.split(',').includes(role));
+      if (options.roles !== 'all' && wanted.length !== new Set(options.roles.split(',')).size)
+        throw new SetupError('bad-roles', `--roles ${options.roles}: choose from ${allRoles.join(', ')}`);
+      announce(config);
+      const { serveAlone, serveWithWorkers } = await import('./serve.ts');
+      const serving =
+        options.workers > 1 && wanted.includes('http')
+          ? await serveWithWorkers(config, wanted, options.workers)
+          : await serveAlone(config, wanted);
+      print(JSON.stringify({ ready: true, url: serving.url }));
+      try {
+        await untilSignal(serving.failed);
+      } finally {
+        await serving.stop();
+      }
+    },
+  );
+
+program.command('serve-worker', { hidden: true }).action(async () => {
+  const transport = process.env.STAMPEDE_TRANSPORT === 'kafka' ? 'kafka' : 'direct';
+  const { serveAsWorker } = await import('./serve.ts');
+  try {
+    await serveAsWorker(readConfig(process.env, { transport }));
+  } catch (error) {
+    process.send?.({ type: 'failed', message: error instanceof Error ? error.message : String(error) });
+    throw error;
+  }
+});
+
+program
+  .command('migrate')
+  .description('Bring the ledger’s tables up to date (serve does it too)')
+  .addOption(jsonOption)
+  .action(async (options: { json?: boolean }) => {
+    const { createLogger } = await import('../kernel/logger.ts');
+    const { createPool } = await import('../ledger/pool.ts');
+    const { migrate } = await import('../ledger/migrate.ts');
+    const config = readConfig({ VALKEY_URL: 'redis://127.0.0.1:6379', ...process.env, STAMPEDE_MODE: 'development' });
+    const pool = createPool(config.databaseUrl, createLogger({ level: config.logLevel, name: 'stampede' }));
+    try {
+      const applied = await migrate(pool);
+      if (options.json) print(JSON.stringify({ applied }));
+      else print(applied.length > 0 ? `Applied ${applied.join(', ')}.` : 'Nothing to do: the tables are up to date.');
+    } finally {
+      await pool.end();
+    }
+  });
+
+program
+  .command('reconcile')
+  .description('Compare each shard’s counters with the ledger, both as of exactly the same sequence')
+  .addOption(
+    new Option('--wait <ms>', 'how long the ledger may take to catch up')
+      .argParser(integerIn(0, 3_600_000))
+      .default(30_000),
+  )
+  .addOption(jsonOption)
+  .addHelpText('after', '\nExit codes: 0 agrees, 1 drift, 2 could not look. Safe to run while a sale is live.')
+  .action(async (options: { wait: number; json?: boolean }) => {
+    const { reconcileCommand } = await import('./reconcile.ts');
+    const config = readConfig({ ...process.env, STAMPEDE_MODE: 'development' });
+    process.exitCode = await reconcileCommand(config, { waitMs: options.wait, json: options.json ?? false }, print);
+  });
+
+/** One line for what a person can put right; the stack for what is a fault of the program. */
+function fail(error: unknown): never {
+  if (error instanceof SetupError) {
+    process.stderr.write(`stampede: ${error.message}\n`);
+    process.exit(2);
+  }
+  const code = (error as { code?: string }).code;
+  if (code === 'ECONNREFUSED' || code === '28P01' || code === '3D000')
+    process.stderr.write(`stampede: DATABASE_URL can't be used: ${(error as Error).message}\n`);
+  else process.stderr.write(`stampede: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}\n`);
+  process.exit(1);
+}
+
+program.parseAsync().catch(fail);

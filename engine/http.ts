@@ -1,0 +1,322 @@
+/**
+ * The HTTP frame around every call of the contract: reads, limits, authenticates, validates, answers. The order of the
+ * checks is the contract's: 413, 405, 415, 401 (and 403), 400, 429, then the handler's own.
+ */
+
+import type { HttpRequest, HttpResponse, TemplatedApp } from 'uWebSockets.js';
+import { isUtf8 } from 'node:buffer';
+import type { TSchema } from 'typebox';
+import { Compile, type Validator } from 'typebox/compile';
+import {
+  type ErrorCode,
+  errorCodes,
+  type FieldError,
+  problemOf,
+  type Refusal,
+  RefusalError,
+  refusal,
+} from '../kernel/errors.ts';
+import { limits } from '../kernel/limits.ts';
+import type { Logger } from '../kernel/logger.ts';
+import type { RateLimiter } from './rate-limit.ts';
+import type { Caller, Sessions } from './sessions.ts';
+
+export type Reply = { status: number; body: string; contentType?: string; headers?: Record<string, string> };
+
+/** What a handler gets to know of a request. */
+export type Call = {
+  requestId: string;
+  /** The path's parameters, in order. */
+  params: string[];
+  query: string;
+  caller: Caller;
+  /** The buyer's id; '' when the caller isn't one. */
+  buyerId: string;
+  /** The validated body; undefined where the route takes none. */
+  body: unknown;
+  idempotencyKey: string;
+  address: string;
+};
+
+/** Answers a call, once. */
+export type Answer = (reply: Reply | Refusal) => void;
+
+export type Route = {
+  method: 'get' | 'post' | 'put' | 'del';
+  /** As uWebSockets.js writes it: `/v1/reservations/:id`. */
+  path: string;
+  summary: string;
+  /** Who may call: anyone, a buyer, an operator, or either of them. */
+  who: 'anyone' | 'buyer' | 'operator' | 'known';
+  body?: TSchema;
+  /** Whether an `Idempotency-Key` is needed. */
+  keyed?: boolean;
+  /** Schemas of the answers by status, for /openapi.json. */
+  answers: Record<number, TSchema | null>;
+  errors: ErrorCode[];
+  limitedAs?: 'sessions';
+  /** Not counted against the address: what operators and probes read. */
+  unlimited?: boolean;
+  handle(call: Call, answer: Answer): void;
+};
+
+export type HttpStats = {
+  answered(route: string, status: number, seconds: number): void;
+};
+
+const keyPattern = new RegExp(`^[\\x21-\\x7e]{1,${limits.idempotencyKeyChars}}$`);
+const requestIdPattern = /^[A-Za-z0-9_.-]{1,64}$/;
+const processTag = Math.floor(Math.random() * 36 ** 6).toString(36);
+let requests = 0;
+
+const statusLines = new Map<number, string>(
+  Object.entries({
+    200: 'OK',
+    201: 'Created',
+    204: 'No Content',
+    400: 'Bad Request',
+    401: 'Unauthorized',
+    403: 'Forbidden',
+    404: 'Not Found',
+    405: 'Method Not Allowed',
+    409: 'Conflict',
+    413: 'Content Too Large',
+    415: 'Unsupported Media Type',
+    422: 'Unprocessable Content',
+    429: 'Too Many Requests',
+    503: 'Service Unavailable',
+  }).map(([status, text]) => [Number(status), `${status} ${text}`]),
+);
+
+/** The fields that a body has wrong, each once. */
+export function fieldErrors(validator: Validator, value: unknown): FieldError[] {
+  const byPath = new Map<string, string>();
+  for (const error of validator.Errors(value)) {
+    // Each unknown member is reported by its own path as well.
+    if (error.keyword === 'additionalProperties') continue;
+    const missing = (error.params as { requiredProperties?: string[] }).requiredProperties;
+    if (missing) for (const name of missing) byPath.set(`${error.instancePath}/${name}`, 'is required');
+    else if (error.keyword === 'boolean') byPath.set(error.instancePath, 'is not a known member');
+    else if (!byPath.has(error.instancePath)) byPath.set(error.instancePath, error.message);
+  }
+  return [...byPath].slice(0, 20).map(([path, message]) => ({ path: path === '' ? '/' : path, message }));
+}
+
+export function invalidRequest(errors: FieldError[]): Refusal {
+  const first = errors[0];
+  const detail = first ? `${first.path} ${first.message}.` : 'The request is not as it should be.';
+  return refusal('invalid-request', detail, { errors });
+}
+
+/** A refusal as an HTTP reply. */
+export function replyOf(refused: Refusal, requestId: string): Reply {
+  const code = errorCodes[refused.code];
+  const seconds = refused.retryAfterSeconds ?? ('retryAfterSeconds' in code ? code.retryAfterSeconds : undefined);
+  const { retryAfterSeconds: _, ...shown } = refused;
+  const headers: Record<string, string> = {};
+  if (seconds !== undefined) headers['Retry-After'] = String(seconds);
+  if (refused.code === 'unauthorized') headers['WWW-Authenticate'] = 'Bearer';
+  return {
+    status: code.status,
+    body: JSON.stringify(problemOf(shown, requestId)),
+    contentType: 'application/problem+json',
+    headers,
+  };
+}
+
+export function json(status: number, value: unknown, headers?: Record<string, string>): Reply {
+  return headers ? { status, body: JSON.stringify(value), headers } : { status, body: JSON.stringify(value) };
+}
+
+/** Answers with what a promise brings, or with the refusal that it was rejected with. */
+export function answerWith(answer: Answer, logger: Logger, promise: Promise<Reply>): void {
+  promise.then(answer, (error: unknown) => {
+    if (error instanceof RefusalError) {
+      answer(error.refusal);
+      return;
+    }
+    logger.error(
+      { error: error instanceof Error ? (error.stack ?? error.message) : String(error) },
+      'a handler failed',
+    );
+    answer(refusal('unavailable', 'Something went wrong here. Try again with the same key: it is safe, and tells.'));
+  });
+}
+
+export type HttpOptions = {
+  sessions: Sessions;
+  logger: Logger;
+  stats: HttpStats;
+  addressLimit: RateLimiter | null;
+  sessionLimit: RateLimiter | null;
+  buyerLimit: RateLimiter | null;
+  /** Extra headers of every answer. */
+  headers: Record<string, string>;
+};
+
+/** Requests under way, so that a stop can wait for their answers. */
+export type Http = { register(routes: Route[]): void; readonly underWay: number; stopping: boolean };
+
+export function createHttp(app: TemplatedApp, options: HttpOptions): Http {
+  const { sessions, logger, stats } = options;
+  const fixedHeaders = Object.entries(options.headers);
+  const http: Http & { underWay: number } = { register, underWay: 0, stopping: false };
+
+  function write(res: HttpResponse, requestId: string, reply: Reply, close: boolean): void {
+    res.cork(() => {
+      res.writeStatus(statusLines.get(reply.status) ?? String(reply.status));
+      if (reply.status !== 204) res.writeHeader('Content-Type', reply.contentType ?? 'application/json');
+      res.writeHeader('X-Request-Id', requestId);
+      for (const [name, value] of fixedHeaders) res.writeHeader(name, value);
+      if (reply.headers) for (const name in reply.headers) res.writeHeader(name, reply.headers[name] ?? '');
+      if (close || http.stopping) res.writeHeader('Connection', 'close').end(reply.body, true);
+      else res.end(reply.body);
+    });
+  }
+
+  /** Begins a call: from here on `answer` is called once, by somebody. */
+  function begin(res: HttpResponse, req: HttpRequest, name: string): { requestId: string; answer: AnswerAndClose } {
+    const startedMs = performance.now();
+    const given = req.getHeader('x-request-id');
+    const requestId =
+      given !== '' && requestIdPattern.test(given) ? given : `${processTag}-${(++requests).toString(36)}`;
+    let open = true;
+    let answered = false;
+    http.underWay++;
+    res.onAborted(() => {
+      open = false;
+    });
+    const answer: AnswerAndClose = (result, close = false) => {
+      if (answered) return;
+      answered = true;
+      http.underWay--;
+      const reply = 'code' in result ? replyOf(result, requestId) : result;
+      stats.answered(name, reply.status, (performance.now() - startedMs) / 1000);
+      if (reply.status >= 500) logger.warn({ requestId, route: name, status: reply.status }, 'refused');
+      if (open) write(res, requestId, reply, close);
+    };
+    return { requestId, answer };
+  }
+
+  function handler(route: Route): (res: HttpResponse, req: HttpRequest) => void {
+    const validator = route.body ? Compile(route.body) : null;
+    const paramCount = route.path.split('/:').length - 1;
+    const name = `${route.method.toUpperCase()} ${route.path}`;
+
+    const admit = (caller: Caller): Refusal | null => {
+      if (route.who === 'anyone') return null;
+      if (caller.kind === 'nobody')
+        return refusal('unauthorized', 'Send Authorization: Bearer with a token that is valid and not expired.');
+      if (route.who === 'operator' && caller.kind !== 'operator') return refusal('forbidden', 'Operators only.');
+      if (route.who === 'buyer' && caller.kind !== 'buyer')
+        return refusal('forbidden', 'This call is a buyer’s: open a session with POST /v1/sessions.');
+      return null;
+    };
+
+    return (res, req) => {
+      const { requestId, answer } = begin(res, req, name);
+      const length = Number(req.getHeader('content-length') || 0);
+      if (length > limits.bodyBytes) {
+        answer(tooLarge, true);
+        return;
+      }
+      const authorization = req.getHeader('authorization');
+      const contentType = req.getHeader('content-type');
+      const idempotencyKey = route.keyed ? req.getHeader('idempotency-key') : '';
+      const query = req.getQuery() ?? '';
+      const params: string[] = [];
+      for (let i = 0; i < paramCount; i++) params.push(req.getParameter(i) ?? '');
+
+      const proceed = (text: string | null): void => {
+        if (validator && !/^application\/json\s*(;|$)/i.test(contentType)) {
+          answer(refusal('unsupported-media-type', 'Send the body as application/json.'));
+          return;
+        }
+        const token = authorization.startsWith('Bearer ') ? authorization.slice(7) : '';
+        const caller = sessions.identify(token);
+        const barred = admit(caller);
+        if (barred) {
+          answer(barred);
+          return;
+        }
+        const errors: FieldError[] = [];
+        if (route.keyed && !keyPattern.test(idempotencyKey))
+          errors.push({
+            path: 'header:Idempotency-Key',
+            message: `is required: 1 to ${limits.idempotencyKeyChars} visible ASCII characters`,
+          });
+        let body: unknown;
+        if (validator) {
+          try {
+            body = JSON.parse(text ?? '');
+            if (!validator.Check(body)) errors.push(...fieldErrors(validator, body));
+          } catch {
+            errors.push({ path: '/', message: 'is not JSON in UTF-8' });
+          }
+        }
+        if (errors.length > 0) {
+          answer(invalidRequest(errors));
+          return;
+        }
+        const buyerId = caller.kind === 'buyer' ? caller.buyerId : '';
+        let address = '';
+        if (options.addressLimit && !route.unlimited) {
+          address = Buffer.from(res.getRemoteAddressAsText()).toString('latin1');
+          const nowMs = performance.now();
+          const seconds =
+            options.addressLimit.take(address, nowMs) ||
+            (route.limitedAs === 'sessions' ? (options.sessionLimit?.take(address, nowMs) ?? 0) : 0) ||
+            (buyerId === '' ? 0 : (options.buyerLimit?.take(buyerId, nowMs) ?? 0));
+          if (seconds > 0) {
+            answer(refusal('rate-limited', `Wait ${seconds} s.`, { retryAfterSeconds: seconds }));
+            return;
+          }
+        }
+        route.handle({ requestId, params, query, caller, buyerId, body, idempotencyKey, address }, answer);
+      };
+
+      if (!validator) {
+        proceed(null);
+        return;
+      }
+      res.collectBody(limits.bodyBytes, (bytes) => {
+        if (!bytes) answer(tooLarge, true);
+        else proceed(isUtf8(bytes) ? Buffer.from(bytes).toString('utf8') : null);
+      });
+    };
+  }
+
+  function register(routes: Route[]): void {
+    const methods = new Map<string, string[]>();
+    for (const route of routes) {
+      app[route.method](route.path, handler(route));
+      methods.set(route.path, [
+        ...(methods.get(route.path) ?? []),
+        route.method === 'del' ? 'DELETE' : route.method.toUpperCase(),
+      ]);
+    }
+    for (const [path, allowed] of methods) {
+      app.any(path, (res, req) => {
+        const { requestId, answer } = begin(res, req, `ANY ${path}`);
+        if (Number(req.getHeader('content-length') || 0) > limits.bodyBytes) answer(tooLarge, true);
+        else {
+          const list = allowed.join(', ');
+          answer({
+            ...replyOf(refusal('method-not-allowed', `Use ${list}.`), requestId),
+            headers: { Allow: list },
+          });
+        }
+      });
+    }
+    app.any('/*', (res, req) => {
+      const { answer } = begin(res, req, 'ANY /*');
+      if (Number(req.getHeader('content-length') || 0) > limits.bodyBytes) answer(tooLarge, true);
+      else answer(refusal('not-found', `There is nothing at ${req.getUrl().slice(0, 200)}.`));
+    });
+  }
+  return http;
+}
+
+type AnswerAndClose = (result: Reply | Refusal, close?: boolean) => void;
+
+const tooLarge = refusal('payload-too-large', `A body has at most ${limits.bodyBytes} bytes.`);

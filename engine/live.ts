@@ -1,0 +1,311 @@
+/**
+ * The WebSocket of a sale, `/v1/sales/{saleId}/live`: stock and state to whoever watches, and buying over the same
+ * socket. Changes are coalesced: a sale that is watched is read ten times a second, and one publish serves all.
+ */
+
+import type { HttpRequest, HttpResponse, TemplatedApp, us_socket_context_t, WebSocket } from 'uWebSockets.js';
+import { Compile } from 'typebox/compile';
+import { type Clock, timestamp } from '../kernel/clock.ts';
+import { errorCodes, problemOf, type Refusal, RefusalError, refusal } from '../kernel/errors.ts';
+import { isId } from '../kernel/ids.ts';
+import { limits } from '../kernel/limits.ts';
+import type { Logger } from '../kernel/logger.ts';
+import { fieldErrors, invalidRequest, replyOf } from './http.ts';
+import type { Reservation, Reservations } from './reservations.ts';
+import type { SaleDirectory, SaleReading } from './sales.ts';
+import { ClientFrame, ReserveBody } from './schemas.ts';
+import type { Sessions } from './sessions.ts';
+
+type Watcher = {
+  saleId: string;
+  buyerId: string;
+  requestId: string;
+  open: boolean;
+  /** Frames of the running second, and when it began. */
+  frames: number;
+  sinceMs: number;
+  inFlight: number;
+};
+type Socket = WebSocket<Watcher>;
+
+const closeCodes = { badFrame: 4400, badToken: 4401, slow: 4408, flood: 4429, tooLarge: 1009, goingAway: 1001 };
+const readEveryMs = 100;
+const saleEveryMs = 1_000;
+
+const frameValidator = Compile(ClientFrame);
+const reserveValidator = Compile(ReserveBody);
+const topicOf = (saleId: string): string => `sale/${saleId}`;
+
+/** Units of a SKU over all its warehouses. */
+type SkuStock = { sku: string; onHand: number; reserved: number; available: number; sold: number };
+
+function bySku(reading: SaleReading): Map<string, SkuStock> {
+  const skus = new Map<string, SkuStock>();
+  for (const { sku, onHand, reserved, available, sold } of reading.sale.stock) {
+    const sum = skus.get(sku) ?? { sku, onHand: 0, reserved: 0, available: 0, sold: 0 };
+    sum.onHand += onHand;
+    sum.reserved += reserved;
+    sum.available += available;
+    sum.sold += sold;
+    skus.set(sku, sum);
+  }
+  return skus;
+}
+
+const same = (a: SkuStock | undefined, b: SkuStock): boolean =>
+  a !== undefined && a.onHand === b.onHand && a.reserved === b.reserved && a.sold === b.sold;
+
+export type Live = { readonly sockets: number; close(): void };
+
+export function serveLive(
+  app: TemplatedApp,
+  parts: {
+    sales: SaleDirectory;
+    reservations: Reservations;
+    sessions: Sessions;
+    clock: Clock;
+    logger: Logger;
+    /** Answers to purchases a second, over all processes of this engine. */
+    answersPerSecond(): number;
+  },
+): Live {
+  const { sales, reservations, sessions, clock, logger } = parts;
+  const sockets = new Set<Socket>();
+  const watched = new Map<
+    string,
+    { watchers: number; skus: Map<string, SkuStock>; state: string; saleSentMs: number }
+  >();
+  const stopped = new AbortController();
+  let upgrades = 0;
+
+  const stockFrame = (stock: SkuStock, at: string): string => JSON.stringify({ type: 'stock', ...stock, at });
+  const saleFrame = ({ sale, lag }: SaleReading): string => {
+    const { stock: _, ...shown } = sale;
+    return JSON.stringify({
+      type: 'sale',
+      ...shown,
+      answersPerSecond: parts.answersPerSecond(),
+      ledgerLagMs: lag.lagMs,
+      ledgerLagEvents: lag.events,
+    });
+  };
+
+  const publishChanges = async (saleId: string): Promise<void> => {
+    const reading = await sales.read(saleId);
+    const entry = watched.get(saleId);
+    if (!reading || !entry) return;
+    const topic = topicOf(saleId);
+    for (const stock of bySku(reading).values()) {
+      if (same(entry.skus.get(stock.sku), stock)) continue;
+      entry.skus.set(stock.sku, stock);
+      app.publish(topic, stockFrame(stock, reading.sale.at));
+    }
+    const nowMs = clock.monotonicMs();
+    if (reading.sale.state !== entry.state || nowMs - entry.saleSentMs >= saleEveryMs) {
+      entry.state = reading.sale.state;
+      entry.saleSentMs = nowMs;
+      app.publish(topic, saleFrame(reading));
+    }
+  };
+
+  const watch = async (): Promise<void> => {
+    while (!stopped.signal.aborted) {
+      await clock.wait(readEveryMs, stopped.signal);
+      for (const saleId of [...watched.keys()])
+        await publishChanges(saleId).catch((error: unknown) =>
+          logger.debug({ saleId, error: String(error) }, 'a watched sale could not be read'),
+        );
+    }
+  };
+  void watch();
+
+  const send = (ws: Socket, text: string): void => {
+    if (ws.getUserData().open) ws.send(text);
+  };
+
+  const close = (ws: Socket, code: number, reason: string): void => {
+    const watcher = ws.getUserData();
+    if (!watcher.open) return;
+    ws.send(JSON.stringify({ type: 'error', code: String(code), detail: reason }));
+    ws.end(code, reason);
+  };
+
+  const result = (ws: Socket, requestId: string, status: number, body: string): void =>
+    send(ws, `{"type":"result","requestId":${JSON.stringify(requestId)},"status":${status},"body":${body}}`);
+  const refuse = (ws: Socket, requestId: string, refused: Refusal): void =>
+    result(ws, requestId, errorCodes[refused.code].status, JSON.stringify(problemOf(refused, requestId)));
+
+  const reserve = (ws: Socket, frame: Extract<ClientFrame, { type: 'reserve' }>): void => {
+    const watcher = ws.getUserData();
+    const body = { saleId: watcher.saleId, lines: frame.lines };
+    const errors = fieldErrors(reserveValidator, body);
+    if (frame.idempotencyKey === undefined) errors.push({ path: '/idempotencyKey', message: 'is required' });
+    if (errors.length > 0 || frame.idempotencyKey === undefined) {
+      refuse(ws, frame.requestId, invalidRequest(errors));
+      return;
+    }
+    watcher.inFlight++;
+    const { lines } = body as ReserveBody;
+    reservations.reserve(
+      { saleId: watcher.saleId, buyer: watcher.buyerId, idempotencyKey: frame.idempotencyKey, lines },
+      (outcome) => {
+        watcher.inFlight--;
+        if (outcome.refused) refuse(ws, frame.requestId, outcome.refused);
+        else result(ws, frame.requestId, 201, outcome.body);
+      },
+    );
+  };
+
+  const finish = (ws: Socket, frame: Extract<ClientFrame, { reservationId?: string }>): void => {
+    const watcher = ws.getUserData();
+    if (frame.reservationId === undefined) {
+      refuse(ws, frame.requestId, invalidRequest([{ path: '/reservationId', message: 'is required' }]));
+      return;
+    }
+    const act = frame.type === 'commit' ? reservations.commit : reservations.release;
+    watcher.inFlight++;
+    act(frame.reservationId, watcher.buyerId).then(
+      (found: Reservation) => {
+        watcher.inFlight--;
+        result(ws, frame.requestId, 200, JSON.stringify(found));
+      },
+      (error: unknown) => {
+        watcher.inFlight--;
+        if (!(error instanceof RefusalError)) logger.error({ error: String(error) }, 'a frame’s handler failed');
+        const unknown = refusal('unavailable', 'What happened is not known. Ask again: it is safe, and tells.');
+        refuse(ws, frame.requestId, error instanceof RefusalError ? error.refusal : unknown);
+      },
+    );
+  };
+
+  /** The frame in a message, or the close code that it deserves. */
+  const frameOf = (watcher: Watcher, message: ArrayBuffer, isBinary: boolean): ClientFrame | [number, string] => {
+    if (message.byteLength > limits.frameBytes) return [closeCodes.tooLarge, 'frame too large'];
+    const nowMs = clock.monotonicMs();
+    if (nowMs - watcher.sinceMs >= 1_000) {
+      watcher.sinceMs = nowMs;
+      watcher.frames = 0;
+    }
+    watcher.frames++;
+    if (watcher.frames > limits.framesPerSecond || watcher.inFlight >= limits.framesInFlight)
+      return [closeCodes.flood, 'too many frames'];
+    if (isBinary) return [closeCodes.badFrame, 'frames are JSON text'];
+    try {
+      const frame: unknown = JSON.parse(Buffer.from(message).toString('utf8'));
+      return frameValidator.Check(frame) ? frame : [closeCodes.badFrame, 'no such frame'];
+    } catch {
+      return [closeCodes.badFrame, 'frames are JSON text'];
+    }
+  };
+
+  const receive = (ws: Socket, message: ArrayBuffer, isBinary: boolean): void => {
+    const watcher = ws.getUserData();
+    if (!watcher.open) return;
+    const frame = frameOf(watcher, message, isBinary);
+    if (Array.isArray(frame)) {
+      close(ws, ...frame);
+    } else if (frame.type === 'auth') {
+      const caller = sessions.identify(frame.token);
+      if (caller.kind === 'buyer') watcher.buyerId = caller.buyerId;
+      else close(ws, closeCodes.badToken, 'no valid session token');
+    } else if (watcher.buyerId === '') {
+      close(ws, closeCodes.badToken, 'send an auth frame first');
+    } else if (frame.type === 'reserve') {
+      reserve(ws, frame);
+    } else {
+      finish(ws, frame);
+    }
+  };
+
+  const upgrade = (res: HttpResponse, req: HttpRequest, context: us_socket_context_t): void => {
+    const saleId = req.getParameter(0) ?? '';
+    const key = req.getHeader('sec-websocket-key');
+    const protocol = req.getHeader('sec-websocket-protocol');
+    const extensions = req.getHeader('sec-websocket-extensions');
+    const requestId = `ws-${(++upgrades).toString(36)}`;
+    let open = true;
+    res.onAborted(() => {
+      open = false;
+    });
+    const answer = (refused: Refusal): void => {
+      if (!open) return;
+      const reply = replyOf(refused, requestId);
+      res.cork(() => {
+        res.writeStatus(String(reply.status)).writeHeader('Content-Type', reply.contentType ?? '');
+        for (const [name, value] of Object.entries(reply.headers ?? {})) res.writeHeader(name, value);
+        res.end(reply.body);
+      });
+    };
+    if (!isId(saleId)) {
+      answer(refusal('not-found', 'There is no such sale.'));
+      return;
+    }
+    sales.read(saleId).then(
+      (reading) => {
+        if (!reading) {
+          answer(refusal('not-found', `There is no sale ${saleId}.`));
+          return;
+        }
+        if (!open) return;
+        const watcher: Watcher = {
+          saleId,
+          buyerId: '',
+          requestId,
+          open: true,
+          frames: 0,
+          sinceMs: clock.monotonicMs(),
+          inFlight: 0,
+        };
+        res.cork(() => res.upgrade(watcher, key, protocol, extensions, context));
+      },
+      (error: unknown) =>
+        answer(error instanceof RefusalError ? error.refusal : refusal('unavailable', 'The sale can’t be read.')),
+    );
+  };
+
+  app.ws<Watcher>('/v1/sales/:saleId/live', {
+    // A little more than a frame may have, so that the close code can be said; what is larger is cut off.
+    maxPayloadLength: limits.frameBytes * 4,
+    maxBackpressure: limits.socketBufferBytes,
+    idleTimeout: limits.socketIdleSeconds,
+    sendPingsAutomatically: true,
+    upgrade,
+    open(ws) {
+      const { saleId } = ws.getUserData();
+      sockets.add(ws);
+      ws.subscribe(topicOf(saleId));
+      const entry = watched.get(saleId) ?? { watchers: 0, skus: new Map(), state: '', saleSentMs: 0 };
+      entry.watchers++;
+      watched.set(saleId, entry);
+      sales.read(saleId).then(
+        (reading) => {
+          if (!reading) return;
+          send(ws, saleFrame(reading));
+          for (const stock of bySku(reading).values()) send(ws, stockFrame(stock, timestamp(clock.nowMs())));
+        },
+        (error: unknown) => logger.debug({ saleId, error: String(error) }, 'a watched sale could not be read'),
+      );
+    },
+    message: receive,
+    dropped(ws) {
+      close(ws, closeCodes.slow, 'too slow a reader');
+    },
+    close(ws) {
+      const watcher = ws.getUserData();
+      watcher.open = false;
+      sockets.delete(ws);
+      const entry = watched.get(watcher.saleId);
+      if (entry && --entry.watchers === 0) watched.delete(watcher.saleId);
+    },
+  });
+
+  return {
+    get sockets() {
+      return sockets.size;
+    },
+    close() {
+      stopped.abort();
+      for (const ws of [...sockets]) ws.end(closeCodes.goingAway, 'the server is stopping');
+    },
+  };
+}

@@ -1,0 +1,356 @@
+/** Reserve, commit, release, extend and read reservations: batched per shard and command. */
+import { type Clock, timestamp } from '../kernel/clock.ts';
+import { type Refusal, RefusalError, refusal } from '../kernel/errors.ts';
+import { decodeReservationId, encodeReservationId, isId, keyDigest, type ReservationRef } from '../kernel/ids.ts';
+import { limits } from '../kernel/limits.ts';
+import {
+  commitCommand,
+  extendCommand,
+  type ReserveAnswer,
+  type ReserveArgs,
+  readReservationsCommand,
+  releaseCommand,
+  reservationCodes,
+  reserveCommand,
+  type ShardCommand,
+  statusCodes,
+} from '../lua/bindings.ts';
+import { decodeLines, type Line } from '../lua/outbox.ts';
+import { type Batcher, createBatcher } from './batcher.ts';
+import { durabilityOf } from './durability.ts';
+import type { SaleDirectory } from './sales.ts';
+import type { Shards } from './shards.ts';
+
+export type ReservationState = keyof typeof reservationCodes;
+
+export type Reservation = {
+  id: string;
+  saleId: string;
+  buyerId: string;
+  state: ReservationState;
+  lines: Line[];
+  expiresAt: string;
+  durability: string;
+};
+
+/** Reservations that ended long ago, from the ledger. */
+export type ReservationArchive = {
+  find(ref: ReservationRef): Promise<Omit<Reservation, 'id' | 'buyerId'> | null>;
+};
+
+export type ReserveRequest = {
+  saleId: string;
+  buyer: string;
+  idempotencyKey: string;
+  lines: { sku: string; quantity: number }[];
+};
+
+/** A reserve's outcome: the body of the answer as JSON text, or the refusal. */
+export type ReserveOutcome =
+  | { body: string; reservationId: string; replayed: boolean; refused?: never }
+  | { refused: Refusal };
+
+export type Reservations = {
+  /** Holds units. `done` is called once. */
+  reserve(request: ReserveRequest, done: (outcome: ReserveOutcome) => void): void;
+  commit(id: string, buyer: string): Promise<Reservation>;
+  release(id: string, buyer: string): Promise<Reservation>;
+  extend(id: string, buyer: string, seconds: number): Promise<Reservation>;
+  /** `buyer` null: the operator, who may see all. */
+  read(id: string, buyer: string | null): Promise<Reservation>;
+  /** Requests waiting and calls under way, for metrics. */
+  depth(): { pending: number; inFlight: number };
+  idle(): Promise<void>;
+};
+
+type ReserveItem = {
+  saleId: string;
+  no: number;
+  buyer: string;
+  key: string;
+  lines: { sku: string; quantity: number }[];
+};
+type ReserveResult = ReserveAnswer['results'][number];
+type Reference = { sale: number; buyer: string; key: string; seq: number; seconds: number };
+type Settled = { status: number; state: number; expiresAt: number; durability: number; lines: Buffer };
+
+const stateNames = new Map(
+  Object.entries(reservationCodes).map(([name, code]) => [code as number, name as ReservationState]),
+);
+
+function stateOf(code: number): ReservationState {
+  const state = stateNames.get(code);
+  if (!state) throw new Error(`no reservation state has the code ${code}`);
+  return state;
+}
+
+const gone = new RefusalError(refusal('not-found', 'There is no such reservation.'));
+
+/** Lines of one SKU are added up; the first naming of a SKU gives its place. */
+function mergeLines(lines: { sku: string; quantity: number }[]): { sku: string; quantity: number }[] {
+  if (lines.length === 1) return lines;
+  const merged = new Map<string, number>();
+  for (const { sku, quantity } of lines) merged.set(sku, (merged.get(sku) ?? 0) + quantity);
+  return [...merged].map(([sku, quantity]) => ({ sku, quantity }));
+}
+
+/** One call's argument: sales and items are named once, requests point at them. */
+function packRequests(requests: ReserveItem[]): ReserveArgs {
+  const sales: ReserveArgs['sales'] = [];
+  const items: ReserveArgs['items'] = [];
+  const known = new Map<number, { index: number; items: Map<string, number> }>();
+  const packed = requests.map((request) => {
+    let sale = known.get(request.no);
+    if (!sale) {
+      sale = { index: sales.length, items: new Map() };
+      known.set(request.no, sale);
+      sales.push({ no: request.no });
+    }
+    const lines = [];
+    for (const line of request.lines) {
+      let item = sale.items.get(line.sku);
+      if (item === undefined) {
+        item = items.length;
+        sale.items.set(line.sku, item);
+        items.push({ sale: sale.index, sku: line.sku });
+      }
+      lines.push({ item, quantity: line.quantity });
+    }
+    return { sale: sale.index, buyer: request.buyer, key: request.key, lines };
+  });
+  return { sales, items, requests: packed };
+}
+
+export function createReservations(
+  shards: Shards,
+  sales: SaleDirectory,
+  archive: ReservationArchive,
+  clock: Clock,
+): Reservations {
+  const batching = {
+    maxWeight: limits.batchLines,
+    maxInFlight: limits.batchesInFlight,
+    minBatch: limits.batchMin,
+    maxPending: limits.pendingRequests,
+    maxWaitMs: limits.callMs,
+    clock,
+  };
+
+  const reserveBatchers = Array.from({ length: shards.count }, (_, shard) =>
+    createBatcher<ReserveItem, ReserveResult>({
+      ...batching,
+      weight: (request) => Math.max(limits.batchLines / limits.batchRequests, request.lines.length),
+      send: async (requests) => (await shards.call(shard, reserveCommand, packRequests(requests))).results,
+    }),
+  );
+
+  const settler = (
+    command: ShardCommand<{ references: Reference[] }, { results: Settled[] }>,
+  ): Batcher<Reference, Settled>[] =>
+    Array.from({ length: shards.count }, (_, shard) =>
+      createBatcher<Reference, Settled>({
+        ...batching,
+        weight: () => limits.batchLines / limits.batchRequests,
+        send: async (references) => (await shards.call(shard, command, { references })).results,
+      }),
+    );
+  const commits = settler(commitCommand);
+  const releases = settler(releaseCommand);
+  const extensions = settler(extendCommand);
+  const readings = settler(readReservationsCommand);
+  const all = [reserveBatchers, commits, releases, extensions, readings].flat();
+
+  const settle = (batchers: Batcher<Reference, Settled>[], ref: ReservationRef, seconds: number): Promise<Settled> =>
+    new Promise((resolve, reject) => {
+      const batcher = batchers[ref.shard];
+      if (!batcher) {
+        reject(gone);
+        return;
+      }
+      batcher.submit({ ...ref, seconds }, (result, refused) => {
+        if (result) resolve(result);
+        else reject(new RefusalError(refused ?? refusal('unavailable', 'What happened is not known.')));
+      });
+    });
+
+  const owned = (id: string, buyer: string | null): ReservationRef => {
+    const ref = decodeReservationId(id);
+    if (!ref) throw gone;
+    if (buyer !== null && ref.buyer !== buyer)
+      throw new RefusalError(refusal('forbidden', 'This reservation is somebody else’s.'));
+    return ref;
+  };
+
+  const view = async (id: string, ref: ReservationRef, settled: Settled): Promise<Reservation> => {
+    const saleId = await sales.nameOf(ref.shard, ref.sale);
+    if (saleId === null) throw gone;
+    return {
+      id,
+      saleId,
+      buyerId: ref.buyer,
+      state: stateOf(settled.state),
+      lines: decodeLines(settled.lines),
+      expiresAt: timestamp(settled.expiresAt),
+      durability: durabilityOf(settled.durability),
+    };
+  };
+
+  /** What the ledger knows of a reservation that the shard has forgotten. */
+  const archived = async (id: string, ref: ReservationRef): Promise<Reservation> => {
+    const found = await archive.find(ref);
+    if (!found) throw gone;
+    return { id, buyerId: ref.buyer, ...found };
+  };
+
+  const ended = (state: string): RefusalError =>
+    new RefusalError(
+      refusal('reservation-ended', `The reservation is ${state}: it can't be changed any more.`, {
+        reservationState: state,
+      }),
+    );
+
+  const finish = async (
+    batchers: Batcher<Reference, Settled>[],
+    id: string,
+    buyer: string,
+    wanted: ReservationState,
+    seconds = 0,
+  ): Promise<Reservation> => {
+    const ref = owned(id, buyer);
+    const settled = await settle(batchers, ref, seconds);
+    switch (settled.status) {
+      case statusCodes.ok:
+      case statusCodes.replay:
+        return view(id, ref, settled);
+      case statusCodes.ended:
+        throw ended(stateOf(settled.state));
+      case statusCodes.notAllowed:
+        throw new RefusalError(
+          refusal('conflict', 'The sale allows no more, or no such long, extensions of this reservation.'),
+        );
+      case statusCodes.overloaded:
+        throw new RefusalError(refusal('overloaded', 'The ledger is too far behind. Nothing was changed.'));
+      default: {
+        const found = await archived(id, ref);
+        if (found.state === wanted && wanted !== 'held') return found;
+        throw ended(found.state);
+      }
+    }
+  };
+
+  const linesText = new Map<string, string>();
+  /** The JSON of packed lines. In a hot sale nearly all are the same: a small memory of texts saves making them. */
+  const linesJson = (packed: Buffer): string => {
+    const bytes = packed.toString('latin1');
+    let text = linesText.get(bytes);
+    if (text === undefined) {
+      text = JSON.stringify(decodeLines(packed));
+      if (linesText.size >= limits.linesTexts) linesText.clear();
+      linesText.set(bytes, text);
+    }
+    return text;
+  };
+  let expiryMs = 0;
+  let expiryText = '';
+  const expiryOf = (ms: number): string => {
+    if (ms !== expiryMs) {
+      expiryMs = ms;
+      expiryText = timestamp(ms);
+    }
+    return expiryText;
+  };
+
+  /** The body of a reserve's first answer and of every replay: the same text. */
+  const heldBody = (shard: number, request: ReserveItem, result: ReserveResult): { id: string; body: string } => {
+    const { no: sale, buyer, key } = request;
+    const id = encodeReservationId({ shard, sale, seq: result.seq, buyer, key });
+    const durability = durabilityOf(result.durability);
+    return {
+      id,
+      body: `{"id":"${id}","saleId":"${request.saleId}","buyerId":"${buyer}","state":"held","lines":${linesJson(result.lines)},"expiresAt":"${expiryOf(result.expiresAt)}","durability":"${durability}"}`,
+    };
+  };
+
+  const refusedReserve = (request: ReserveItem, result: ReserveResult): Refusal => {
+    // The item that a refusal names is an index into the call's items; with one line there is no doubt.
+    const what = request.lines.length === 1 ? (request.lines[0]?.sku ?? '') : 'a line of it';
+    switch (result.status) {
+      case statusCodes.mismatch:
+        return refusal('idempotency-mismatch', 'This key was used with another body. Take a new key.');
+      case statusCodes.unknownSale:
+        return refusal('not-found', `There is no sale ${request.saleId}.`);
+      case statusCodes.unknownSku:
+        return refusal('not-found', `The sale ${request.saleId} does not sell ${what}.`);
+      case statusCodes.saleNotOpen:
+        return refusal('sale-not-open', `The sale ${request.saleId} is not open now.`);
+      case statusCodes.purchaseLimit:
+        return refusal('purchase-limit', 'With this you would have more than the sale allows a buyer.');
+      case statusCodes.soldOut:
+        return refusal('sold-out', `Nothing is left of ${what}. Units come back when holds lapse.`);
+      case statusCodes.insufficientStock:
+        return refusal('insufficient-stock', `Less than that is left of ${what}. Nothing was taken.`);
+      default:
+        return refusal('overloaded', 'The ledger is too far behind. Nothing was taken; try again shortly.');
+    }
+  };
+
+  const submit = (shard: number, item: ReserveItem, done: (outcome: ReserveOutcome) => void): void => {
+    const batcher = reserveBatchers[shard];
+    if (!batcher) throw new Error(`no shard ${shard}`);
+    batcher.submit(item, (result, refused) => {
+      if (!result) {
+        done({ refused: refused ?? refusal('unavailable', 'What happened is not known.') });
+        return;
+      }
+      if (result.status === statusCodes.ok || result.status === statusCodes.replay) {
+        const { id, body } = heldBody(shard, item, result);
+        done({ body, reservationId: id, replayed: result.status === statusCodes.replay });
+      } else {
+        done({ refused: refusedReserve(item, result) });
+      }
+    });
+  };
+
+  return {
+    reserve(request, done) {
+      const item = (no: number): ReserveItem => ({
+        saleId: request.saleId,
+        no,
+        buyer: request.buyer,
+        key: keyDigest(request.idempotencyKey),
+        lines: mergeLines(request.lines),
+      });
+      const place = sales.locate(request.saleId);
+      if (place) {
+        submit(place.shard, item(place.no), done);
+        return;
+      }
+      sales.read(request.saleId).then(
+        (reading) => {
+          if (reading) submit(shards.shardOf(request.saleId), item(reading.no), done);
+          else done({ refused: refusal('not-found', `There is no sale ${request.saleId}.`) });
+        },
+        (error: unknown) =>
+          done({
+            refused: error instanceof RefusalError ? error.refusal : refusal('unavailable', 'The sale can’t be read.'),
+          }),
+      );
+    },
+    commit: (id, buyer) => finish(commits, id, buyer, 'committed'),
+    release: (id, buyer) => finish(releases, id, buyer, 'released'),
+    extend: (id, buyer, seconds) => finish(extensions, id, buyer, 'held', seconds),
+    async read(id, buyer) {
+      if (!isId(id)) throw gone;
+      const ref = owned(id, buyer);
+      const settled = await settle(readings, ref, 0);
+      return settled.status === statusCodes.ok ? view(id, ref, settled) : archived(id, ref);
+    },
+    depth: () => ({
+      pending: all.reduce((sum, batcher) => sum + batcher.depth, 0),
+      inFlight: all.reduce((sum, batcher) => sum + batcher.inFlight, 0),
+    }),
+    idle: async () => {
+      await Promise.all(all.map((batcher) => batcher.idle()));
+    },
+  };
+}

@@ -1,0 +1,288 @@
+/** Sales as the HTTP interface shows them, and the operator's changes to them. */
+import { createHash } from 'node:crypto';
+import { timestamp } from '../kernel/clock.ts';
+import { RefusalError, refusal } from '../kernel/errors.ts';
+import { limits } from '../kernel/limits.ts';
+import {
+  adjustCommand,
+  listSalesCommand,
+  putSaleCommand,
+  type ReadSaleAnswer,
+  readSaleCommand,
+  saleCodes,
+  setSaleStateCommand,
+  statusCodes,
+} from '../lua/bindings.ts';
+import { type Durability, durabilityCode } from './durability.ts';
+import type { SaleBody, StockChangeBody } from './schemas.ts';
+import type { Shards } from './shards.ts';
+
+export type SaleState = 'scheduled' | 'open' | 'paused' | 'closed';
+
+export type StockRow = {
+  sku: string;
+  warehouse: string;
+  onHand: number;
+  reserved: number;
+  available: number;
+  sold: number;
+};
+
+/** A sale as the contract shows it, and the shard's progress with the ledger. */
+export type Sale = {
+  id: string;
+  title: string;
+  state: SaleState;
+  opensAt: string | null;
+  closesAt: string | null;
+  perBuyer: number | null;
+  holdSeconds: number;
+  extendSeconds: number;
+  extensions: number;
+  durability: Durability;
+  waitingRoom: null;
+  stock: StockRow[];
+  at: string;
+};
+
+/** How far the ledger is behind the shard: events not yet written, and the age of the oldest of them. */
+export type Lag = { events: number; lagMs: number };
+
+export type SaleReading = { no: number; sale: Sale; lag: Lag };
+
+export type SaleDirectory = {
+  /** The sale now, or null when there is none. Linearizable; readers that come together share a call. */
+  read(saleId: string): Promise<SaleReading | null>;
+  list(): Promise<Sale[]>;
+  /** The sale's number on its shard: never changes. Null when there is none. */
+  locate(saleId: string): { shard: number; no: number } | null;
+  /** The id of a shard's sale, by its number. */
+  nameOf(shard: number, no: number): Promise<string | null>;
+  put(saleId: string, body: SaleBody): Promise<{ sale: Sale; created: boolean }>;
+  setState(saleId: string, state: 'open' | 'paused' | 'closed'): Promise<Sale>;
+  adjust(saleId: string, body: StockChangeBody): Promise<StockRow>;
+};
+
+type Settings = Omit<Sale, 'state' | 'stock' | 'at'>;
+
+/** The sale to which ordinary stock belongs. */
+export const standingSale = 'shop';
+
+const noSuchSale = (saleId: string): RefusalError =>
+  new RefusalError(refusal('not-found', `There is no sale ${saleId}.`));
+
+function stateOf(answer: ReadSaleAnswer, settings: Settings): SaleState {
+  if (answer.state === saleCodes.closed) return 'closed';
+  if (settings.closesAt && answer.now >= Date.parse(settings.closesAt)) return 'closed';
+  if (answer.state === saleCodes.paused) return 'paused';
+  return settings.opensAt && answer.now < Date.parse(settings.opensAt) ? 'scheduled' : 'open';
+}
+
+function readingOf(answer: ReadSaleAnswer): SaleReading | null {
+  if (answer.state === 0) return null;
+  const settings = JSON.parse(answer.settings) as Settings;
+  const stock = answer.stock.map((row) => ({ ...row, available: row.onHand - row.reserved }));
+  const events = answer.seq - answer.acked;
+  return {
+    no: answer.no,
+    sale: { ...settings, state: stateOf(answer, settings), stock, at: timestamp(answer.now) },
+    lag: { events, lagMs: events === 0 ? 0 : Math.max(0, Math.round(answer.now - answer.ackedAt)) },
+  };
+}
+
+/** What the opening stock is, whatever order its SKUs come in; the order of a SKU's warehouses counts. */
+function stockDigest(stock: { sku: string; warehouse: string; quantity: number }[]): string {
+  const bySku = Map.groupBy(stock, (row) => row.sku);
+  const canonical = [...bySku.keys()]
+    .sort()
+    .map((sku) => [sku, (bySku.get(sku) ?? []).map((row) => [row.warehouse, row.quantity])]);
+  return createHash('sha256').update(JSON.stringify(canonical)).digest('base64url');
+}
+
+function checkStock(stock: { sku: string; warehouse: string }[]): void {
+  const seen = new Set<string>();
+  stock.forEach((row, i) => {
+    const allotment = `${row.sku}/${row.warehouse}`;
+    if (seen.has(allotment))
+      throw new RefusalError(
+        refusal('invalid-request', `The stock names ${allotment} twice: give each SKU and warehouse once.`, {
+          errors: [{ path: `/stock/${i}`, message: 'is there twice' }],
+        }),
+      );
+    seen.add(allotment);
+  });
+}
+
+export function createSaleDirectory(shards: Shards, offered: (durability: Durability) => string | null): SaleDirectory {
+  const numbers = new Map<string, { shard: number; no: number }>();
+  const names = new Map<string, string>();
+  /** Reads that wait for the next call; one call a sale is under way at a time. */
+  const reads = new Map<string, { next: Promise<SaleReading | null> | null; current: Promise<unknown> }>();
+
+  const readNow = async (saleId: string): Promise<SaleReading | null> => {
+    const shard = shards.shardOf(saleId);
+    const reading = readingOf(await shards.call(shard, readSaleCommand, { id: saleId }));
+    if (reading && numbers.size < limits.salesPerShard) numbers.set(saleId, { shard, no: reading.no });
+    return reading;
+  };
+
+  const read = (saleId: string): Promise<SaleReading | null> => {
+    const under = reads.get(saleId);
+    if (!under) {
+      const current = readNow(saleId).finally(() => {
+        const entry = reads.get(saleId);
+        if (entry?.current === current && !entry.next) reads.delete(saleId);
+      });
+      reads.set(saleId, { current, next: null });
+      return current;
+    }
+    // A read that has begun may have looked before this reader came: it joins the one after.
+    under.next ??= under.current
+      .catch(() => null)
+      .then(() => {
+        reads.delete(saleId);
+        return read(saleId);
+      });
+    return under.next;
+  };
+
+  const mustRead = async (saleId: string): Promise<SaleReading> => {
+    const reading = await read(saleId);
+    if (!reading) throw noSuchSale(saleId);
+    return reading;
+  };
+
+  const listShard = async (shard: number): Promise<string[]> => {
+    const { sales } = await shards.call(shard, listSalesCommand, {});
+    for (const sale of sales) names.set(`${shard}/${sale.no}`, sale.id);
+    return sales.map((sale) => sale.id);
+  };
+
+  return {
+    read,
+    locate: (saleId) => numbers.get(saleId) ?? null,
+    async nameOf(shard, no) {
+      const name = `${shard}/${no}`;
+      if (!names.has(name)) await listShard(shard);
+      return names.get(name) ?? null;
+    },
+    async list() {
+      const ids: string[] = [];
+      for (let shard = 0; shard < shards.count; shard++) ids.push(...(await listShard(shard)));
+      const sales: Sale[] = [];
+      for (const id of ids.sort()) {
+        const reading = await read(id);
+        if (reading) sales.push(reading.sale);
+      }
+      return sales;
+    },
+
+    async put(saleId, body) {
+      const durability = body.durability ?? 'fsync';
+      const missing = offered(durability);
+      if (missing)
+        throw new RefusalError(
+          refusal('invalid-request', missing, { errors: [{ path: '/durability', message: missing }] }),
+        );
+      if (body.stock) checkStock(body.stock);
+      if (body.opensAt && body.closesAt && Date.parse(body.closesAt) <= Date.parse(body.opensAt))
+        throw new RefusalError(
+          refusal('invalid-request', 'The sale would close before it opens.', {
+            errors: [{ path: '/closesAt', message: 'must be after opensAt' }],
+          }),
+        );
+      const settings: Settings = {
+        id: saleId,
+        title: body.title,
+        opensAt: body.opensAt ? timestamp(Date.parse(body.opensAt)) : null,
+        closesAt: body.closesAt ? timestamp(Date.parse(body.closesAt)) : null,
+        perBuyer: body.perBuyer ?? null,
+        holdSeconds: body.holdSeconds ?? limits.holdSecondsDefault,
+        extendSeconds: body.extendSeconds ?? limits.extendSecondsDefault,
+        extensions: body.extensions ?? limits.extensionsDefault,
+        durability,
+        waitingRoom: null,
+      };
+      const answer = await shards.call(shards.shardOf(saleId), putSaleCommand, {
+        id: saleId,
+        settings: JSON.stringify(settings),
+        digest: body.stock ? stockDigest(body.stock) : '',
+        opensAt: settings.opensAt ? Date.parse(settings.opensAt) : 0,
+        closesAt: settings.closesAt ? Date.parse(settings.closesAt) : 0,
+        perBuyer: settings.perBuyer ?? 0,
+        holdMs: settings.holdSeconds * 1000,
+        durability: durabilityCode(durability),
+        extensions: settings.extensions,
+        extendMs: settings.extendSeconds * 1000,
+        stock: body.stock ?? [],
+      });
+      switch (answer.status) {
+        case statusCodes.ok:
+          return { sale: (await mustRead(saleId)).sale, created: answer.created === 1 };
+        case statusCodes.unknownSale:
+          throw new RefusalError(
+            refusal('invalid-request', `The sale ${saleId} is new: give its stock.`, {
+              errors: [{ path: '/stock', message: 'is required for a new sale' }],
+            }),
+          );
+        case statusCodes.conflict:
+          throw new RefusalError(
+            refusal(
+              'conflict',
+              `The sale ${saleId} was made with other stock. Leave stock out, and change it by POST /v1/admin/sales/${saleId}/stock.`,
+            ),
+          );
+        case statusCodes.tooMany:
+          throw new RefusalError(refusal('conflict', 'This shard holds no more sales.'));
+        default:
+          throw new RefusalError(refusal('overloaded', 'The ledger is too far behind. Nothing was changed.'));
+      }
+    },
+
+    async setState(saleId, state) {
+      const { no } = await mustRead(saleId);
+      const answer = await shards.call(shards.shardOf(saleId), setSaleStateCommand, {
+        sale: no,
+        state: saleCodes[state],
+      });
+      if (answer.status === statusCodes.notAllowed)
+        throw new RefusalError(refusal('conflict', `The sale ${saleId} is closed, and stays so.`));
+      return (await mustRead(saleId)).sale;
+    },
+
+    async adjust(saleId, body) {
+      const { no } = await mustRead(saleId);
+      const answer = await shards.call(shards.shardOf(saleId), adjustCommand, {
+        sale: no,
+        ...body,
+        open: saleId === standingSale ? 1 : 0,
+      });
+      const { sku, warehouse } = body;
+      switch (answer.status) {
+        case statusCodes.ok:
+        case statusCodes.replay: {
+          const { onHand, reserved, sold } = answer;
+          return { sku, warehouse, onHand, reserved, available: onHand - reserved, sold };
+        }
+        case statusCodes.unknownSku:
+        case statusCodes.unknownSale:
+          throw new RefusalError(refusal('not-found', `The sale ${saleId} has no stock of ${sku} in ${warehouse}.`));
+        case statusCodes.mismatch:
+          throw new RefusalError(
+            refusal('idempotency-mismatch', `The id ${body.id} was used for another change. Take a new id.`),
+          );
+        case statusCodes.insufficientStock:
+          throw new RefusalError(
+            refusal(
+              'insufficient-stock',
+              `Only ${answer.onHand - answer.reserved} units are available; ${-body.delta} can't be taken away.`,
+            ),
+          );
+        case statusCodes.tooMany:
+          throw new RefusalError(refusal('conflict', `An allotment holds at most ${limits.unitsPerAllotment} units.`));
+        default:
+          throw new RefusalError(refusal('overloaded', 'The ledger is too far behind. Nothing was changed.'));
+      }
+    },
+  };
+}

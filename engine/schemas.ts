@@ -1,0 +1,151 @@
+/** The bodies of the HTTP contract: these schemas validate, type the handlers, and make up /openapi.json. */
+import { type Static, Type } from 'typebox';
+import { idPattern } from '../kernel/ids.ts';
+import { limits } from '../kernel/limits.ts';
+import { durabilities } from './durability.ts';
+
+const closed = { additionalProperties: false } as const;
+const Id = Type.String({ pattern: idPattern, description: 'Letters, digits, _ and -, 1 to 64 of them' });
+const Quantity = Type.Integer({ minimum: 1, maximum: limits.quantityPerLine });
+const Time = Type.Union([Type.Null(), Type.String({ format: 'date-time' })], { description: 'RFC 3339, or null' });
+const Lines = Type.Array(Type.Object({ sku: Id, quantity: Quantity }, closed), {
+  minItems: 1,
+  maxItems: limits.linesPerRequest,
+});
+const DurabilityName = Type.Enum([...durabilities]);
+
+export const EmptyBody = Type.Object({}, closed);
+
+export const ReserveBody = Type.Object({ saleId: Type.Optional(Id), lines: Lines }, closed);
+export type ReserveBody = Static<typeof ReserveBody>;
+
+export const ExtendBody = Type.Object(
+  { seconds: Type.Integer({ minimum: 1, maximum: limits.extendSecondsMax }) },
+  closed,
+);
+export type ExtendBody = Static<typeof ExtendBody>;
+
+export const SaleBody = Type.Object(
+  {
+    title: Type.String({ minLength: 1, maxLength: limits.titleChars }),
+    opensAt: Type.Optional(Time),
+    closesAt: Type.Optional(Time),
+    perBuyer: Type.Optional(Type.Union([Type.Null(), Type.Integer({ minimum: 1, maximum: limits.perBuyerMax })])),
+    holdSeconds: Type.Optional(Type.Integer({ minimum: limits.holdSecondsMin, maximum: limits.holdSecondsMax })),
+    extendSeconds: Type.Optional(Type.Integer({ minimum: 1, maximum: limits.extendSecondsMax })),
+    extensions: Type.Optional(Type.Integer({ minimum: 0, maximum: 100 })),
+    durability: Type.Optional(DurabilityName),
+    waitingRoom: Type.Optional(Type.Null()),
+    stock: Type.Optional(
+      Type.Array(
+        Type.Object(
+          { sku: Id, warehouse: Id, quantity: Type.Integer({ minimum: 0, maximum: limits.unitsPerAllotment }) },
+          closed,
+        ),
+        { maxItems: limits.allotmentsPerSale },
+      ),
+    ),
+  },
+  closed,
+);
+export type SaleBody = Static<typeof SaleBody>;
+
+export const StockChangeBody = Type.Object(
+  {
+    id: Id,
+    sku: Id,
+    warehouse: Id,
+    delta: Type.Integer({ minimum: -limits.unitsPerAllotment, maximum: limits.unitsPerAllotment }),
+    reason: Type.String({ minLength: 1, maxLength: limits.reasonChars }),
+  },
+  closed,
+);
+export type StockChangeBody = Static<typeof StockChangeBody>;
+
+const StockRow = Type.Object({
+  sku: Id,
+  warehouse: Id,
+  onHand: Type.Integer(),
+  reserved: Type.Integer(),
+  available: Type.Integer(),
+  sold: Type.Integer(),
+});
+
+export const SaleView = Type.Object({
+  id: Id,
+  title: Type.String(),
+  state: Type.Enum(['scheduled', 'open', 'paused', 'closed']),
+  opensAt: Time,
+  closesAt: Time,
+  perBuyer: Type.Union([Type.Null(), Type.Integer()]),
+  holdSeconds: Type.Integer(),
+  extendSeconds: Type.Integer(),
+  extensions: Type.Integer(),
+  durability: DurabilityName,
+  waitingRoom: Type.Null(),
+  stock: Type.Array(StockRow),
+  at: Type.String({ format: 'date-time' }),
+});
+export const SaleList = Type.Object({ items: Type.Array(SaleView) });
+export const StockChangeView = Type.Object({
+  id: Id,
+  delta: Type.Integer(),
+  reason: Type.String(),
+  stock: StockRow,
+});
+
+export const ReservationView = Type.Object({
+  id: Id,
+  saleId: Id,
+  buyerId: Id,
+  state: Type.Enum(['held', 'committed', 'released', 'expired']),
+  lines: Type.Array(Type.Object({ sku: Id, warehouse: Id, quantity: Type.Integer() })),
+  expiresAt: Type.String({ format: 'date-time' }),
+  durability: DurabilityName,
+});
+
+export const SessionView = Type.Object({
+  buyerId: Id,
+  token: Type.String(),
+  expiresAt: Type.String({ format: 'date-time' }),
+});
+
+export const ProblemView = Type.Object({
+  type: Type.String(),
+  title: Type.String(),
+  status: Type.Integer(),
+  detail: Type.String(),
+  code: Type.String(),
+  requestId: Type.String(),
+  errors: Type.Optional(Type.Array(Type.Object({ path: Type.String(), message: Type.String() }))),
+  reservationState: Type.Optional(Type.String()),
+});
+
+// Frames of a client on /v1/sales/{saleId}/live
+const RequestId = Type.String({ minLength: 1, maxLength: 64 });
+const Key = Type.String({ pattern: `^[\\x21-\\x7e]{1,${limits.idempotencyKeyChars}}$` });
+export const ClientFrame = Type.Union([
+  Type.Object(
+    { type: Type.Literal('auth'), token: Type.String({ maxLength: 4096 }), ticketId: Type.Optional(Id) },
+    closed,
+  ),
+  Type.Object(
+    {
+      type: Type.Literal('reserve'),
+      requestId: RequestId,
+      idempotencyKey: Type.Optional(Key),
+      lines: Type.Optional(Type.Unknown()),
+      admissionToken: Type.Optional(Type.String({ maxLength: 4096 })),
+    },
+    closed,
+  ),
+  Type.Object(
+    {
+      type: Type.Union([Type.Literal('commit'), Type.Literal('release')]),
+      requestId: RequestId,
+      reservationId: Type.Optional(Type.String({ maxLength: 64 })),
+    },
+    closed,
+  ),
+]);
+export type ClientFrame = Static<typeof ClientFrame>;

@@ -1,0 +1,185 @@
+/** The engine: the gateway that listens, and everything behind its port. */
+
+import type { us_listen_socket } from 'uWebSockets.js';
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { type Clock, within } from '../kernel/clock.ts';
+import type { Config } from '../kernel/config.ts';
+import { SetupError } from '../kernel/errors.ts';
+import { limits } from '../kernel/limits.ts';
+import type { Logger } from '../kernel/logger.ts';
+import { whyNot } from './durability.ts';
+import { createHttp, json, type Route } from './http.ts';
+import { serveLive } from './live.ts';
+import { openApiOf } from './openapi.ts';
+import { createRateLimiter } from './rate-limit.ts';
+import { createReservations, type ReservationArchive } from './reservations.ts';
+import { type AuditLog, sellingRoutes } from './routes.ts';
+import { createSaleDirectory } from './sales.ts';
+import { createSessions } from './sessions.ts';
+import type { Shards } from './shards.ts';
+import type { EngineStats } from './stats.ts';
+import { uws } from './uws.ts';
+
+/** Something that a sale goes on without, for a while: it is looked at, and named when it is away. */
+export type Dependency = { name: string; check(): Promise<void> };
+
+export type Engine = {
+  url: string;
+  port: number;
+  /** Stops taking requests, answers those it took, and closes its sockets. Resolves within `limits.stopSeconds`. */
+  stop(): Promise<void>;
+};
+
+const checkEveryMs = 1_000;
+const checkLimitMs = 2_000;
+const { version } = JSON.parse(readFileSync(join(import.meta.dirname, '../package.json'), 'utf8')) as {
+  version: string;
+};
+
+/** Looks at the dependencies again and again; answers the names of those that are away. */
+function watchDependencies(dependencies: Dependency[], clock: Clock): { away(): string[]; stop(): void } {
+  const away = new Set<string>();
+  const stopped = new AbortController();
+  const watch = async (dependency: Dependency): Promise<void> => {
+    while (!stopped.signal.aborted) {
+      try {
+        await within(dependency.check(), checkLimitMs, 'no answer');
+        away.delete(dependency.name);
+      } catch {
+        away.add(dependency.name);
+      }
+      await clock.wait(checkEveryMs, stopped.signal);
+    }
+  };
+  for (const dependency of dependencies) void watch(dependency);
+  return { away: () => [...away], stop: () => stopped.abort() };
+}
+
+/**
+ * Starts listening. Throws a SetupError when the port can't be had, or when Valkey isn't set so that stock is safe in it.
+ */
+export async function startEngine(parts: {
+  config: Config;
+  shards: Shards;
+  valkeySettings: ReadonlyMap<string, string>;
+  archive: ReservationArchive;
+  audit: AuditLog;
+  dependencies: Dependency[];
+  stats: EngineStats;
+  /** The text of /metrics. */
+  metrics(): Promise<string>;
+  answersPerSecond(): number;
+  /** Whether other processes listen on the same port. */
+  shared: boolean;
+  clock: Clock;
+  logger: Logger;
+}): Promise<Engine> {
+  const { config, shards, clock, logger, stats } = parts;
+  const policy = parts.valkeySettings.get('maxmemory-policy');
+  if (policy !== 'noeviction')
+    throw new SetupError(
+      'valkey-evicts',
+      `Valkey's maxmemory-policy is ${policy}: it would throw stock away. Set maxmemory-policy noeviction.`,
+    );
+
+  const app = uws.App();
+  const sessions = createSessions({ secret: config.sessionSecret, adminToken: config.adminToken });
+  const sales = createSaleDirectory(shards, (durability) => whyNot(durability, parts.valkeySettings));
+  const reservations = createReservations(shards, sales, parts.archive, clock);
+  const rates = config.rateLimits;
+  const http = createHttp(app, {
+    sessions,
+    logger,
+    stats,
+    addressLimit: rates && createRateLimiter(rates.address),
+    sessionLimit: rates && createRateLimiter(rates.sessions),
+    buyerLimit: rates && createRateLimiter(rates.buyer),
+    headers: { 'X-Content-Type-Options': 'nosniff' },
+  });
+  const health = watchDependencies(parts.dependencies, clock);
+  const board = readFileSync(join(import.meta.dirname, 'board.html'), 'utf8');
+
+  const selling = sellingRoutes({ sales, reservations, sessions, logger, audit: parts.audit });
+  const document = JSON.stringify(openApiOf(selling, version));
+  const plain = (path: string, summary: string, handle: Route['handle']): Route => ({
+    method: 'get',
+    path,
+    summary,
+    who: 'anyone',
+    answers: { 200: null },
+    errors: [],
+    unlimited: true,
+    handle,
+  });
+  const live = serveLive(app, {
+    sales,
+    reservations,
+    sessions,
+    clock,
+    logger,
+    answersPerSecond: parts.answersPerSecond,
+  });
+  http.register([
+    ...selling,
+    plain('/healthz', 'Whether the process lives', (_call, answer) => answer(json(200, { ok: true }))),
+    plain('/readyz', 'Whether anything can be sold', (_call, answer) => {
+      const fenced = shards.fenced();
+      const degraded = health.away();
+      if (shards.sellable()) answer(json(200, { ready: true, degraded, fenced }));
+      else answer(json(503, { ready: false, degraded: ['valkey', ...degraded], fenced }, { 'Retry-After': '1' }));
+    }),
+    plain('/metrics', 'Prometheus metrics', (_call, answer) => {
+      parts.metrics().then(
+        (body) => answer({ status: 200, body, contentType: 'text/plain; version=0.0.4; charset=utf-8' }),
+        (error: unknown) => {
+          logger.error({ error: String(error) }, 'the metrics could not be read');
+          answer({ status: 503, body: 'the metrics could not be read', contentType: 'text/plain' });
+        },
+      );
+    }),
+    plain('/openapi.json', 'This interface', (_call, answer) => answer({ status: 200, body: document })),
+    plain('/', 'The live board of a sale', (_call, answer) =>
+      answer({
+        status: 200,
+        body: board,
+        contentType: 'text/html; charset=utf-8',
+        headers: {
+          'Content-Security-Policy':
+            "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'",
+        },
+      }),
+    ),
+  ]);
+  stats.observe({ shards, reservations, sockets: () => live.sockets });
+
+  const listening = await new Promise<us_listen_socket | false>((resolve) => {
+    // Without the exclusive option a second server could quietly share the port.
+    const options = parts.shared ? 0 : 1;
+    app.listen(config.host, config.port, options, resolve);
+  });
+  if (!listening)
+    throw new SetupError(
+      'port-taken',
+      `${config.host}:${config.port} can't be listened on: is it taken? Choose another with --port, or 0 for any.`,
+    );
+  const port = uws.us_socket_local_port(listening);
+  const host = config.host.includes(':') ? `[${config.host}]` : config.host;
+
+  return {
+    url: `http://${host}:${port}`,
+    port,
+    async stop() {
+      uws.us_listen_socket_close(listening);
+      http.stopping = true;
+      const untilMs = clock.monotonicMs() + limits.stopSeconds * 1000;
+      while (http.underWay > 0 && clock.monotonicMs() < untilMs) await clock.wait(10);
+      await within(reservations.idle(), Math.max(1, untilMs - clock.monotonicMs()), 'calls are still under way').catch(
+        (error: unknown) => logger.warn({ error: String(error) }, 'stopped with calls under way'),
+      );
+      live.close();
+      health.stop();
+      app.close();
+    },
+  };
+}

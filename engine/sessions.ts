@@ -1,0 +1,65 @@
+/** Session tokens: JWTs that an engine verifies without a round trip. */
+import { createHash, timingSafeEqual } from 'node:crypto';
+import { createSigner, createVerifier } from 'fast-jwt';
+import { timestamp } from '../kernel/clock.ts';
+import { newBuyerId, shortIdChars } from '../kernel/ids.ts';
+import { limits } from '../kernel/limits.ts';
+
+export type Session = { buyerId: string; token: string; expiresAt: string };
+
+/** Who sent a request. */
+export type Caller = { kind: 'nobody' } | { kind: 'buyer'; buyerId: string } | { kind: 'operator' };
+
+export type Sessions = {
+  /** A new guest. */
+  open(): Session;
+  /** Who a bearer token speaks for; `nobody` when it is missing, forged or expired. */
+  identify(token: string): Caller;
+};
+
+const nobody: Caller = { kind: 'nobody' };
+const operator: Caller = { kind: 'operator' };
+const buyerIdPattern = new RegExp(`^[A-Za-z0-9_-]{${shortIdChars}}$`);
+
+export function createSessions(options: {
+  secret: string;
+  adminToken: string;
+  sessionSeconds?: number;
+  /** Verified tokens that are remembered, so that a buyer's next request costs less. */
+  remembered?: number;
+}): Sessions {
+  const seconds = options.sessionSeconds ?? limits.sessionSeconds;
+  const sign = createSigner({ key: options.secret, algorithm: 'HS256', expiresIn: seconds * 1000 });
+  const verify = createVerifier({ key: options.secret, algorithms: ['HS256'] });
+  const digest = (text: string): Buffer => createHash('sha256').update(text).digest();
+  const adminDigest = digest(options.adminToken);
+  const limit = options.remembered ?? limits.tokensRemembered;
+  const known = new Map<string, { caller: Caller; expiresMs: number }>();
+
+  return {
+    open() {
+      const buyerId = newBuyerId();
+      return { buyerId, token: sign({ sub: buyerId }), expiresAt: timestamp(Date.now() + seconds * 1000) };
+    },
+    identify(token) {
+      if (token === '') return nobody;
+      const found = known.get(token);
+      if (found) return found.expiresMs > Date.now() ? found.caller : nobody;
+      if (token.length === options.adminToken.length && timingSafeEqual(digest(token), adminDigest)) return operator;
+      try {
+        const claims = verify(token) as { sub?: unknown; exp?: unknown };
+        if (typeof claims.sub !== 'string' || typeof claims.exp !== 'number' || !buyerIdPattern.test(claims.sub))
+          return nobody;
+        const caller: Caller = { kind: 'buyer', buyerId: claims.sub };
+        if (known.size >= limit) {
+          const oldest = known.keys().next().value;
+          if (oldest !== undefined) known.delete(oldest);
+        }
+        known.set(token, { caller, expiresMs: claims.exp * 1000 });
+        return caller;
+      } catch {
+        return nobody;
+      }
+    },
+  };
+}

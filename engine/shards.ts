@@ -1,0 +1,263 @@
+/**
+ * The shards as an engine sees them: which epoch each is at, the highest sequence seen, its time; and the one way to call
+ * a function on one. See the blueprint's "Epochs and the fence" and docs/decisions/0004.
+ */
+import { type Clock, within } from '../kernel/clock.ts';
+import { RefusalError, refusal } from '../kernel/errors.ts';
+import { shardKey, shardOfSale } from '../kernel/ids.ts';
+import { limits } from '../kernel/limits.ts';
+import type { Logger } from '../kernel/logger.ts';
+import {
+  type OpenShardAnswer,
+  openShardCommand,
+  type ShardCommand,
+  type ShardStatusAnswer,
+  shardStatusCommand,
+} from '../lua/bindings.ts';
+import type { ValkeyConnection } from './valkey.ts';
+
+/** Who may sell from a shard, as Postgres has it. `opened`: the shard was made in Valkey under an epoch once. */
+export type ShardGrant = { epoch: number; runId: string; opened: boolean; watermark: number };
+
+/** Grants epochs, by compare-and-swap. The ledger's side implements it. */
+export type EpochAuthority = {
+  current(shard: number): Promise<ShardGrant | null>;
+  /** Grants `from + 1` to a run of Valkey if the shard is still at `from` (0: none yet). */
+  grant(shard: number, from: number, runId: string): Promise<boolean>;
+  markOpened(shard: number): Promise<void>;
+};
+
+export type Shards = {
+  readonly count: number;
+  shardOf(saleId: string): number;
+  /**
+   * Calls a command on a shard. Rejects with a RefusalError: `shard-fenced` and `overloaded` when nothing was taken,
+   * `unavailable` when what happened isn't known.
+   */
+  call<Args, Answer>(shard: number, command: ShardCommand<Args, Answer>, args: Args): Promise<Answer>;
+  /** Whether anything can be sold: Valkey is there and some shard is open. */
+  sellable(): boolean;
+  /** Shards that are fenced now, with why. */
+  fenced(): { shard: number; reason: string }[];
+  /** The last known state of a shard, or null before it was first read. */
+  status(shard: number): ShardStatusAnswer | null;
+  close(): Promise<void>;
+};
+
+type ShardState = {
+  epoch: number;
+  seen: number;
+  /** The shard's time less the monotonic clock, ms. */
+  offsetMs: number;
+  open: boolean;
+  reason: string;
+  status: ShardStatusAnswer | null;
+};
+
+const pollMs = 1_000;
+const openings = 3;
+
+/**
+ * Opens every shard (at the start and after each reconnection) and watches them. Resolves when all that can be opened
+ * are open; a shard that can't be stays fenced and is tried again.
+ */
+export async function openShards(options: {
+  valkey: ValkeyConnection;
+  authority: EpochAuthority;
+  count: number;
+  outboxEvents: number;
+  rememberSeconds: number;
+  /** Only look: take the epochs as they are granted, and grant none. */
+  observe?: boolean;
+  clock: Clock;
+  logger: Logger;
+}): Promise<Shards> {
+  const { valkey, authority, clock, logger } = options;
+  const states = Array.from(
+    { length: options.count },
+    (): ShardState => ({ epoch: 0, seen: 0, offsetMs: 0, open: false, reason: 'not opened yet', status: null }),
+  );
+  const stopped = new AbortController();
+  const rememberMs = options.rememberSeconds * 1000;
+
+  const send = async <Args, Answer>(
+    shard: number,
+    command: ShardCommand<Args, Answer>,
+    args: Args,
+    deadlineMs: number,
+  ): Promise<Answer> => {
+    const state = stateOf(shard);
+    const argument = command.encode({ epoch: state.epoch, seen: state.seen, deadlineMs }, args);
+    const answer = await within(
+      valkey.call(command.name, command.readOnly, shardKey(shard), argument),
+      limits.callMs,
+      'Valkey did not answer in time',
+    );
+    return command.decode(answer);
+  };
+
+  function stateOf(shard: number): ShardState {
+    const state = states[shard];
+    if (!state) throw new RefusalError(refusal('not-found', `There is no shard ${shard}.`));
+    return state;
+  }
+
+  const learn = (state: ShardState, answer: unknown): void => {
+    const { seq, now } = answer as { seq?: unknown; now?: unknown };
+    if (typeof seq === 'number' && seq > state.seen) state.seen = seq;
+    if (typeof now === 'number') state.offsetMs = now - clock.monotonicMs();
+  };
+
+  const fence = (shard: number, reason: string): void => {
+    const state = stateOf(shard);
+    if (state.open || state.reason !== reason) logger.error({ shard, reason }, 'shard fenced');
+    state.open = false;
+    state.reason = reason;
+  };
+
+  const readStatus = async (shard: number): Promise<void> => {
+    const state = stateOf(shard);
+    // Reads change nothing, so they may come late: this is how the shard's time is learnt again.
+    const status = await send(shard, shardStatusCommand, {}, Number.MAX_SAFE_INTEGER);
+    learn(state, status);
+    state.status = status;
+  };
+
+  /** Brings the shard and its grant together, or says why it stays fenced. */
+  const open = async (shard: number, runId: string): Promise<void> => {
+    for (let attempt = 0; attempt < openings; attempt++) {
+      const grant = await authority.current(shard);
+      if (options.observe) {
+        if (!grant) return fence(shard, 'no epoch of it was ever granted');
+        stateOf(shard).epoch = grant.epoch;
+        await readStatus(shard);
+        stateOf(shard).open = true;
+        return;
+      }
+      if (!grant) {
+        await authority.grant(shard, 0, runId);
+        continue;
+      }
+      const state = stateOf(shard);
+      const enter = (expected: number): Promise<OpenShardAnswer> => {
+        const args = { epoch: grant.epoch, expected, outboxEvents: options.outboxEvents, rememberMs };
+        return send(shard, openShardCommand, args, 0);
+      };
+      // Only a shard that was never opened may be made out of nothing: later, empty means lost.
+      const found = await enter(grant.opened ? grant.epoch : 0);
+      if (found.state === 1) return fence(shard, 'its data are gone from Valkey');
+      if (found.seq < grant.watermark)
+        return fence(shard, `Valkey is at sequence ${found.seq}, the ledger at ${grant.watermark}`);
+      if (found.state === 2) {
+        if (found.found !== grant.epoch - 1)
+          return fence(shard, `Valkey is at epoch ${found.found}, the grant at ${grant.epoch}`);
+        if ((await enter(found.found)).state !== 0) continue;
+      }
+      if (grant.runId !== runId) {
+        await authority.grant(shard, grant.epoch, runId);
+        continue;
+      }
+      if (!grant.opened) await authority.markOpened(shard);
+      state.epoch = grant.epoch;
+      await readStatus(shard);
+      if (!state.open) logger.info({ shard, epoch: grant.epoch, seq: state.seen }, 'shard open');
+      state.open = true;
+      return;
+    }
+    fence(shard, 'other engines are opening it');
+  };
+
+  let opening: Promise<void> | null = null;
+  const openAll = (): Promise<void> => {
+    opening ??= (async () => {
+      try {
+        const runId = await within(valkey.runId(), limits.callMs, 'Valkey did not answer in time');
+        for (let shard = 0; shard < options.count; shard++) {
+          try {
+            await open(shard, runId);
+          } catch (error) {
+            fence(shard, `it could not be opened: ${String(error)}`);
+          }
+        }
+      } finally {
+        opening = null;
+      }
+    })();
+    return opening;
+  };
+
+  const poll = async (): Promise<void> => {
+    while (!stopped.signal.aborted) {
+      await clock.wait(pollMs, stopped.signal);
+      if (!valkey.connected || stopped.signal.aborted) continue;
+      try {
+        if (states.some((state) => !state.open)) await openAll();
+        else for (let shard = 0; shard < options.count; shard++) await readStatus(shard);
+      } catch (error) {
+        logger.warn({ error: String(error) }, 'the shards could not be looked at');
+      }
+    }
+  };
+
+  await new Promise<void>((resolve, reject) => {
+    const late = setTimeout(() => reject(new Error('Valkey could not be reached')), 10_000);
+    let first = true;
+    valkey.onConnected(() => {
+      // Another run of Valkey may be behind the new connection: nothing is sold before the epochs were compared.
+      for (const state of states) state.open = false;
+      openAll().then(
+        () => {
+          clearTimeout(late);
+          if (first) resolve();
+          first = false;
+        },
+        (error: unknown) => {
+          if (first) reject(error instanceof Error ? error : new Error(String(error)));
+          else logger.warn({ error: String(error) }, 'the shards could not be opened');
+        },
+      );
+    });
+  });
+  const polling = poll();
+
+  return {
+    count: options.count,
+    shardOf: (saleId) => shardOfSale(saleId, options.count),
+    async call(shard, command, args) {
+      const state = stateOf(shard);
+      if (!valkey.connected)
+        throw new RefusalError(refusal('unavailable', 'The stock cannot be reached. Try again with the same key.'));
+      if (!state.open)
+        throw new RefusalError(refusal('shard-fenced', 'This part of the stock is fenced. Try again later.'));
+      try {
+        const answer = await send(shard, command, args, clock.monotonicMs() + state.offsetMs + limits.callMs);
+        learn(state, answer);
+        return answer;
+      } catch (error) {
+        throw refused(shard, error);
+      }
+    },
+    sellable: () => valkey.connected && states.some((state) => state.open),
+    fenced: () => states.flatMap((state, shard) => (state.open ? [] : [{ shard, reason: state.reason }])),
+    status: (shard) => stateOf(shard).status,
+    async close() {
+      stopped.abort();
+      await polling;
+      await valkey.close();
+    },
+  };
+
+  function refused(shard: number, error: unknown): RefusalError {
+    const text = error instanceof Error ? error.message : String(error);
+    if (text.startsWith('FENCED')) {
+      fence(shard, text);
+      return new RefusalError(refusal('shard-fenced', 'This part of the stock is fenced. Try again later.'));
+    }
+    if (text.startsWith('LATE') || text.startsWith('OOM'))
+      return new RefusalError(refusal('overloaded', 'Too much is going on. Nothing was taken; try again shortly.'));
+    logger.warn({ shard, error: text }, 'a call to Valkey failed');
+    return new RefusalError(
+      refusal('unavailable', 'What happened is not known. Ask again with the same key: it is safe, and tells.'),
+    );
+  }
+}

@@ -1,0 +1,62 @@
+import { hash, randomBytes } from 'node:crypto';
+
+/** What an id of the contract looks like. */
+export const idPattern = '^[A-Za-z0-9_-]{1,64}$';
+const idRegExp = new RegExp(idPattern);
+
+export function isId(text: string): boolean {
+  return idRegExp.test(text);
+}
+
+/** Characters of a buyer's id and of a key's digest: nine bytes in base64url. */
+export const shortIdChars = 12;
+
+/** A new buyer's id: 72 random bits. Ids are not secrets; tokens are. */
+export function newBuyerId(): string {
+  return randomBytes(9).toString('base64url');
+}
+
+/**
+ * What is kept of an idempotency key: the first 72 bits of its SHA-256. A key belongs to one buyer and one sale, so
+ * only somebody's own keys could ever meet.
+ */
+export function keyDigest(idempotencyKey: string): string {
+  return hash('sha256', idempotencyKey, 'base64url').slice(0, shortIdChars);
+}
+
+/** Where a reservation is: its shard, sale (by number), sequence, buyer and key digest. */
+export type ReservationRef = { shard: number; sale: number; seq: number; buyer: string; key: string };
+
+const reservationIdPattern = /^[A-Za-z0-9_-]{40}$/;
+const head = Buffer.alloc(12);
+
+/** A reservation's id says where the reservation is, so that no index has to. */
+export function encodeReservationId(ref: ReservationRef): string {
+  head.writeUInt16BE(ref.shard, 0);
+  head.writeUInt32BE(ref.sale, 2);
+  head.writeUIntBE(ref.seq, 6, 6);
+  return head.toString('base64url') + ref.buyer + ref.key;
+}
+
+/** The reference in `id`, or null when it can't be one of ours. */
+export function decodeReservationId(id: string): ReservationRef | null {
+  if (!reservationIdPattern.test(id)) return null;
+  const bytes = Buffer.from(id.slice(0, 16), 'base64url');
+  return {
+    shard: bytes.readUInt16BE(0),
+    sale: bytes.readUInt32BE(2),
+    seq: bytes.readUIntBE(6, 6),
+    buyer: id.slice(16, 28),
+    key: id.slice(28, 40),
+  };
+}
+
+/** The shard (of `shards`) on which a sale lives whole. The same everywhere and always. */
+export function shardOfSale(saleId: string, shards: number): number {
+  return Number.parseInt(hash('sha256', saleId, 'hex').slice(0, 8), 16) % shards;
+}
+
+/** The key of a shard's frame; every other key of the shard has the same hash tag. */
+export function shardKey(shard: number): string {
+  return `{s${shard}}:shard`;
+}

@@ -1,0 +1,101 @@
+/** Epochs by compare-and-swap, the audit log, and reservations that ended long ago: what the engine asks of Postgres. */
+import type { Pool } from 'pg';
+import { timestamp } from '../kernel/clock.ts';
+import { SetupError } from '../kernel/errors.ts';
+import type { ReservationRef } from '../kernel/ids.ts';
+
+export type Grant = { epoch: number; runId: string; opened: boolean; watermark: number };
+
+export type Authority = {
+  current(shard: number): Promise<Grant | null>;
+  /** Grants epoch `from + 1` to a run of Valkey if the shard is at `from` (0: it has none yet). */
+  grant(shard: number, from: number, runId: string): Promise<boolean>;
+  /** Notes that the shard was made in Valkey: from now on, empty means lost. */
+  markOpened(shard: number): Promise<void>;
+};
+
+export function createAuthority(pool: Pool): Authority {
+  return {
+    async current(shard) {
+      const { rows } = await pool.query<{ epoch: number; run_id: string; opened: boolean; watermark: string }>(
+        'select epoch, run_id, opened, watermark from ledger.shard where shard = $1',
+        [shard],
+      );
+      const row = rows[0];
+      return row ? { epoch: row.epoch, runId: row.run_id, opened: row.opened, watermark: Number(row.watermark) } : null;
+    },
+    async grant(shard, from, runId) {
+      const { rowCount } =
+        from === 0
+          ? await pool.query(
+              'insert into ledger.shard (shard, epoch, run_id) values ($1, 1, $2) on conflict do nothing',
+              [shard, runId],
+            )
+          : await pool.query('update ledger.shard set epoch = epoch + 1, run_id = $3 where shard = $1 and epoch = $2', [
+              shard,
+              from,
+              runId,
+            ]);
+      return rowCount === 1;
+    },
+    async markOpened(shard) {
+      await pool.query('update ledger.shard set opened = true where shard = $1', [shard]);
+    },
+  };
+}
+
+/**
+ * The number of shards is part of where a sale is: it can't change once the ledger was begun.
+ * Throws a SetupError when `shards` is another number than the ledger's.
+ */
+export async function checkShardCount(pool: Pool, shards: number): Promise<void> {
+  await pool.query('insert into ledger.deployment (shards) values ($1) on conflict do nothing', [shards]);
+  const { rows } = await pool.query<{ shards: number }>('select shards from ledger.deployment');
+  const known = rows[0]?.shards;
+  if (known !== shards)
+    throw new SetupError(
+      'shards-changed',
+      `SHARDS=${shards}, but this ledger was begun with ${known}: set SHARDS=${known}`,
+    );
+}
+
+/** What the ledger knows of a reservation; null when it never heard of it. */
+export async function findReservation(
+  pool: Pool,
+  ref: ReservationRef,
+): Promise<{
+  saleId: string;
+  state: 'held' | 'committed' | 'released' | 'expired';
+  lines: { sku: string; warehouse: string; quantity: number }[];
+  expiresAt: string;
+  durability: string;
+} | null> {
+  const { rows } = await pool.query<{
+    id: string;
+    state: 'held' | 'committed' | 'released' | 'expired';
+    lines: { sku: string; warehouse: string; quantity: number }[];
+    expires_at: Date;
+    durability: string;
+  }>(
+    `select s.id, r.state, r.lines, r.expires_at, r.durability
+       from ledger.reservation r join ledger.sale s using (shard, sale)
+      where r.shard = $1 and r.seq = $2 and r.sale = $3 and r.buyer = $4 and r.key = $5`,
+    [ref.shard, ref.seq, ref.sale, ref.buyer, ref.key],
+  );
+  const row = rows[0];
+  if (!row) return null;
+  const { id, state, lines, expires_at, durability } = row;
+  return { saleId: id, state, lines, expiresAt: timestamp(expires_at.getTime()), durability };
+}
+
+export async function writeAudit(
+  pool: Pool,
+  entry: { action: string; saleId: string; requestId: string; address: string },
+): Promise<void> {
+  await pool.query('insert into ledger.audit (action, sale_id, request_id, address) values ($1, $2, $3, $4)', [
+    entry.action,
+    entry.saleId,
+    entry.requestId,
+    entry.address,
+  ]);
+}

@@ -1,0 +1,172 @@
+/** Kafka: the only file that knows the client. Why kafkajs: docs/decisions/0002. */
+import { CompressionTypes, type Consumer, Kafka, logLevel, Partitioners } from 'kafkajs';
+import { Compile } from 'typebox/compile';
+import { within } from '../kernel/clock.ts';
+import type { Logger } from '../kernel/logger.ts';
+import { type Applied, ShardStopped } from './apply.ts';
+import { type Batch, BatchSchema } from './events.ts';
+import type { Carrier } from './relay.ts';
+
+/** The topic of a deployment; a message is a Batch as JSON, its key the shard. */
+export const topicOf = (name: string): string => `stampede.${name}.events`;
+const groupOf = (name: string): string => `stampede.${name}.ledger`;
+
+const partitionsDefault = 8;
+const batchValidator = Compile(BatchSchema);
+
+function connect(brokers: string[], logger: Logger): Kafka {
+  return new Kafka({
+    clientId: 'stampede',
+    brokers,
+    connectionTimeout: 2_000,
+    requestTimeout: 10_000,
+    retry: { initialRetryTime: 100, maxRetryTime: 1_000, retries: 4 },
+    logLevel: logLevel.WARN,
+    logCreator: () => (entry) => {
+      const { message, error } = entry.log as { message: string; error?: string };
+      logger.debug({ kafka: entry.namespace, error }, message);
+    },
+  });
+}
+
+/**
+ * Sends batches to the topic, made when it isn't there: `acks=all`, idempotent, each shard in one partition. Connects at
+ * the first delivery and again after a failure, so that a broker that is away only delays.
+ */
+export function createKafkaCarrier(options: { brokers: string[]; name: string; logger: Logger }): Carrier {
+  const topic = topicOf(options.name);
+  const kafka = connect(options.brokers, options.logger);
+  let partitions = 0;
+  const producer = kafka.producer({
+    idempotent: true,
+    maxInFlightRequests: 1,
+    createPartitioner: Partitioners.DefaultPartitioner,
+    retry: { retries: 4, initialRetryTime: 100, maxRetryTime: 1_000 },
+  });
+  let ready: Promise<void> | null = null;
+
+  const prepare = (): Promise<void> => {
+    ready ??= (async () => {
+      const admin = kafka.admin();
+      try {
+        await admin.connect();
+        await admin.createTopics({ topics: [{ topic, numPartitions: partitionsDefault }], waitForLeaders: true });
+        const { topics } = await admin.fetchTopicMetadata({ topics: [topic] });
+        partitions = topics[0]?.partitions.length ?? 0;
+      } finally {
+        await admin.disconnect();
+      }
+      await producer.connect();
+    })();
+    ready.catch(() => {
+      ready = null;
+    });
+    return ready;
+  };
+
+  return {
+    async deliver(shard, batches) {
+      await prepare();
+      const at = { acks: -1, compression: CompressionTypes.None, topic };
+      const messages = batches.map((batch) => ({
+        key: String(shard),
+        value: JSON.stringify(batch),
+        partition: shard % partitions,
+      }));
+      await within(producer.send({ ...at, messages }), 20_000, 'Kafka did not take the events in time');
+    },
+    async close() {
+      await producer.disconnect();
+    },
+  };
+}
+
+export type ConsumerStats = { applied(applied: Applied): void; stoppedShard(shard: number): void };
+
+/**
+ * Reads the topic into the ledger. A shard that is stopped is passed over (its events stay in its outbox); while
+ * Postgres can't be reached nothing is passed over.
+ */
+export async function startKafkaConsumer(options: {
+  brokers: string[];
+  name: string;
+  apply(shard: number, batches: Batch[]): Promise<Applied>;
+  logger: Logger;
+  stats: ConsumerStats;
+}): Promise<{ stop(): Promise<void> }> {
+  const { logger } = options;
+  const topic = topicOf(options.name);
+  const kafka = connect(options.brokers, logger);
+  const stopped = new AbortController();
+  let consumer: Consumer | null = null;
+
+  const parse = (value: Buffer | null): Batch | null => {
+    try {
+      const batch: unknown = JSON.parse(value?.toString('utf8') ?? '');
+      if (batchValidator.Check(batch)) return batch;
+    } catch {
+      // Falls through: not JSON is no batch either.
+    }
+    logger.error({ topic }, 'a message that is no batch of events was passed over');
+    return null;
+  };
+
+  const consume = async (): Promise<void> => {
+    consumer = kafka.consumer({
+      groupId: groupOf(options.name),
+      maxWaitTimeInMs: 100,
+      sessionTimeout: 10_000,
+      rebalanceTimeout: 5_000,
+      heartbeatInterval: 1_000,
+      retry: { retries: 10, initialRetryTime: 100, maxRetryTime: 1_000, restartOnFailure: async () => true },
+    });
+    await consumer.connect();
+    await consumer.subscribe({ topic, fromBeginning: true });
+    await consumer.run({
+      partitionsConsumedConcurrently: partitionsDefault,
+      eachBatchAutoResolve: true,
+      eachBatch: async ({ batch, heartbeat }) => {
+        const byShard = Map.groupBy(
+          batch.messages.flatMap((message) => parse(message.value) ?? []),
+          (found) => found.shard,
+        );
+        for (const [shard, batches] of byShard) {
+          try {
+            options.stats.applied(await options.apply(shard, batches));
+          } catch (error) {
+            if (!(error instanceof ShardStopped)) throw error;
+            options.stats.stoppedShard(shard);
+            logger.error({ shard, reason: error.message }, 'a stopped shard’s events were passed over');
+          }
+          await heartbeat();
+        }
+      },
+    });
+  };
+
+  const run = async (): Promise<void> => {
+    let waitMs = 200;
+    while (!stopped.signal.aborted) {
+      try {
+        await consume();
+        return;
+      } catch (error) {
+        logger.warn({ error: String(error) }, 'the ledger cannot reach Kafka; it keeps trying');
+        await consumer?.disconnect().catch(() => undefined);
+        await new Promise((resolve) => setTimeout(resolve, waitMs));
+        waitMs = Math.min(waitMs * 2, 2_000);
+      }
+    }
+  };
+  const running = run();
+
+  return {
+    async stop() {
+      stopped.abort();
+      await within(Promise.resolve(consumer?.disconnect()), 8_000, 'Kafka did not let go in time').catch(
+        () => undefined,
+      );
+      await within(running, 3_000, 'Kafka did not let go in time').catch(() => undefined);
+    },
+  };
+}

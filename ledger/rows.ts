@@ -1,0 +1,209 @@
+/** What a run of events means for the ledger's tables: pure, so that it can be tested and simulated without Postgres. */
+import type { Batch, LedgerEvent } from './events.ts';
+
+export type Account = 'outside' | 'available' | 'reserved' | 'sold';
+
+export type EntryRow = {
+  seq: number;
+  line: number;
+  sale: number;
+  sku: string;
+  warehouse: string;
+  debit: Account;
+  credit: Account;
+  units: number;
+};
+
+export type BalanceDelta = {
+  sale: number;
+  sku: string;
+  warehouse: string;
+  supply: number;
+  available: number;
+  reserved: number;
+  sold: number;
+};
+
+export type EndState = 'committed' | 'released' | 'expired';
+
+export type ReservationRow = {
+  seq: number;
+  sale: number;
+  buyer: string;
+  key: string;
+  state: 'held' | EndState;
+  lines: string;
+  durability: string;
+  firstExpiresAt: string;
+  expiresAt: string;
+  reservedAt: string;
+  endedAt: string | null;
+  endedSeq: number | null;
+};
+
+/** A change of a reservation that the ledger has already: its new expiry, its end, or both. */
+export type ReservationChange = {
+  seq: number;
+  expiresAt: string | null;
+  state: EndState | null;
+  endedAt: string | null;
+  endedSeq: number | null;
+};
+
+export type StockChangeRow = { seq: number; sale: number; kind: string; id: string; reason: string; at: string };
+export type SaleRow = { sale: number; id: string; settings: string | null; state: string | null };
+
+export type Rows = {
+  entries: EntryRow[];
+  balances: BalanceDelta[];
+  /** Allotments that may be new. */
+  opened: { sale: number; sku: string; warehouse: string }[];
+  reservations: ReservationRow[];
+  changes: ReservationChange[];
+  stockChanges: StockChangeRow[];
+  sales: SaleRow[];
+};
+
+/** An event that can't be: the shard's history or this program is wrong. */
+export class ImpossibleEvent extends Error {
+  constructor(event: LedgerEvent, why: string) {
+    super(`event ${event.seq} (${event.type}): ${why}`);
+    this.name = 'ImpossibleEvent';
+  }
+}
+
+const moves: Record<string, [Account, Account]> = {
+  reserved: ['available', 'reserved'],
+  committed: ['reserved', 'sold'],
+  released: ['reserved', 'available'],
+  expired: ['reserved', 'available'],
+  returned: ['sold', 'available'],
+};
+
+/** A reservation's sequence, buyer and key, out of its id. */
+export type RefOf = (reservationId: string) => { seq: number; buyer: string; key: string } | null;
+
+/** The rows of batches that follow one another. Throws ImpossibleEvent. */
+export function rowsOf(batches: Batch[], refOf: RefOf): Rows {
+  const rows: Rows = {
+    entries: [],
+    balances: [],
+    opened: [],
+    reservations: [],
+    changes: [],
+    stockChanges: [],
+    sales: [],
+  };
+  const deltas = new Map<string, BalanceDelta>();
+  const fresh = new Map<number, ReservationRow>();
+  const changed = new Map<number, ReservationChange>();
+
+  const move = (
+    event: LedgerEvent,
+    line: number,
+    sku: string,
+    warehouse: string,
+    [debit, credit]: [Account, Account],
+    units: number,
+  ): void => {
+    rows.entries.push({ seq: event.seq, line, sale: event.sale, sku, warehouse, debit, credit, units });
+    const name = `${event.sale}/${sku}/${warehouse}`;
+    let delta = deltas.get(name);
+    if (!delta) {
+      delta = { sale: event.sale, sku, warehouse, supply: 0, available: 0, reserved: 0, sold: 0 };
+      deltas.set(name, delta);
+    }
+    if (debit === 'outside') delta.supply += units;
+    else delta[debit] -= units;
+    if (credit === 'outside') delta.supply -= units;
+    else delta[credit] += units;
+  };
+
+  const end = (event: LedgerEvent, seq: number, state: EndState, at: string): void => {
+    const row = fresh.get(seq);
+    const change = changed.get(seq);
+    if ((row && row.state !== 'held') || change?.state) throw new ImpossibleEvent(event, 'it has ended before');
+    if (row) {
+      row.state = state;
+      row.endedAt = at;
+      row.endedSeq = event.seq;
+    } else {
+      changed.set(seq, { seq, expiresAt: change?.expiresAt ?? null, state, endedAt: at, endedSeq: event.seq });
+    }
+  };
+
+  const extend = (seq: number, expiresAt: string): void => {
+    const row = fresh.get(seq);
+    if (row) row.expiresAt = expiresAt;
+    else changed.set(seq, { seq, state: null, endedAt: null, endedSeq: null, ...changed.get(seq), expiresAt });
+  };
+
+  for (const batch of batches) {
+    for (const event of batch.events) {
+      switch (event.type) {
+        case 'sale-set':
+          rows.sales.push({
+            sale: event.sale,
+            id: event.saleId,
+            settings: JSON.stringify(event.settings),
+            state: null,
+          });
+          break;
+        case 'sale-state':
+          rows.sales.push({ sale: event.sale, id: event.saleId, settings: null, state: event.state });
+          break;
+        case 'restocked':
+        case 'adjusted': {
+          const { sale, sku, warehouse, units } = event;
+          if (event.type === 'restocked') rows.opened.push({ sale, sku, warehouse });
+          // An allotment may open with nothing: there is no unit to move then.
+          if (units > 0) move(event, 0, sku, warehouse, ['outside', 'available'], units);
+          else if (units < 0) move(event, 0, sku, warehouse, ['available', 'outside'], -units);
+          const { seq, type: kind, id, reason } = event;
+          rows.stockChanges.push({ seq, sale, kind, id, reason, at: batch.at });
+          break;
+        }
+        default: {
+          const ref = refOf(event.reservationId);
+          if (!ref) throw new ImpossibleEvent(event, `no such reservation id: ${event.reservationId}`);
+          if (event.type === 'extended') {
+            extend(ref.seq, event.expiresAt);
+            break;
+          }
+          const accounts = moves[event.type];
+          if (!accounts) throw new ImpossibleEvent(event, 'an unknown type');
+          event.lines.forEach((line, i) => {
+            move(event, i, line.sku, line.warehouse, accounts, line.quantity);
+          });
+          if (event.type === 'reserved') {
+            const row: ReservationRow = {
+              seq: event.seq,
+              sale: event.sale,
+              buyer: ref.buyer,
+              key: ref.key,
+              state: 'held',
+              lines: JSON.stringify(event.lines),
+              durability: event.durability,
+              firstExpiresAt: event.expiresAt,
+              expiresAt: event.expiresAt,
+              reservedAt: batch.at,
+              endedAt: null,
+              endedSeq: null,
+            };
+            if (ref.seq !== event.seq) throw new ImpossibleEvent(event, 'its id speaks of another sequence');
+            fresh.set(event.seq, row);
+            rows.reservations.push(row);
+          } else if (event.type === 'returned') {
+            const { seq, sale, id } = event;
+            rows.stockChanges.push({ seq, sale, kind: 'returned', id, reason: event.reservationId, at: batch.at });
+          } else {
+            end(event, ref.seq, event.type, batch.at);
+          }
+        }
+      }
+    }
+  }
+  rows.balances = [...deltas.values()];
+  rows.changes = [...changed.values()];
+  return rows;
+}

@@ -1,0 +1,636 @@
+// Generated from the headers in lua/ by `npm run generate`. Do not edit.
+import { Reader, Writer } from './packing.ts';
+
+/** What every call carries: the shard's epoch, the highest sequence its caller has seen, its deadline (ms, shard time). */
+export type CallHeader = { epoch: number; seen: number; deadlineMs: number };
+
+export type ShardCommand<Args, Answer> = {
+  name: string;
+  readOnly: boolean;
+  encode(header: CallHeader, args: Args): Buffer;
+  decode(buffer: Buffer): Answer;
+};
+
+function writeHeader(w: Writer, header: CallHeader): void {
+  w.u32(header.epoch);
+  w.f64(header.seen);
+  w.f64(header.deadlineMs);
+}
+
+export const statusCodes = {
+  ok: 0,
+  replay: 1,
+  mismatch: 2,
+  unknownSale: 3,
+  unknownSku: 4,
+  saleNotOpen: 5,
+  purchaseLimit: 6,
+  soldOut: 7,
+  insufficientStock: 8,
+  overloaded: 9,
+  unknownReservation: 10,
+  ended: 11,
+  notAllowed: 12,
+  conflict: 13,
+  tooMany: 14,
+} as const;
+
+export const reservationCodes = {
+  held: 1,
+  committed: 2,
+  released: 3,
+  expired: 4,
+} as const;
+
+export const saleCodes = {
+  open: 1,
+  paused: 2,
+  closed: 3,
+} as const;
+
+export const factCodes = {
+  reserved: 1,
+  extended: 2,
+  committed: 3,
+  released: 4,
+  expired: 5,
+  returned: 6,
+  restocked: 7,
+  adjusted: 8,
+  saleSet: 9,
+  saleState: 10,
+} as const;
+
+export type AdjustArgs = {
+  sale: number;
+  id: string;
+  sku: string;
+  warehouse: string;
+  delta: number;
+  reason: string;
+  open: number;
+};
+export type AdjustAnswer = { status: number; onHand: number; reserved: number; sold: number };
+/** changes the units on hand of an allotment by `delta`, once per `id`: stock that came in, was lost, was counted. */
+export const adjustCommand: ShardCommand<AdjustArgs, AdjustAnswer> = {
+  name: 'adjust',
+  readOnly: false,
+  encode: (header, args) => {
+    const w = new Writer();
+    writeHeader(w, header);
+    w.u32(args.sale);
+    w.str8(args.id);
+    w.str8(args.sku);
+    w.str8(args.warehouse);
+    w.f64(args.delta);
+    w.str16(args.reason);
+    w.u8(args.open);
+    return w.done();
+  },
+  decode: (buffer) => {
+    const r = new Reader(buffer);
+    return { status: r.u8(), onHand: r.u32(), reserved: r.u32(), sold: r.u32() };
+  },
+};
+
+export type CommitArgs = { references: { sale: number; buyer: string; key: string; seq: number; seconds: number }[] };
+export type CommitAnswer = {
+  now: number;
+  seq: number;
+  results: { status: number; state: number; expiresAt: number; durability: number; lines: Buffer }[];
+};
+/** sells what reservations hold. Again: the same answer. After release or expiry: `ended`, with the state. */
+export const commitCommand: ShardCommand<CommitArgs, CommitAnswer> = {
+  name: 'commit',
+  readOnly: false,
+  encode: (header, args) => {
+    const w = new Writer();
+    writeHeader(w, header);
+    w.u16(args.references.length);
+    for (const e0 of args.references) {
+      w.u32(e0.sale);
+      w.chars(e0.buyer, 12);
+      w.chars(e0.key, 12);
+      w.f64(e0.seq);
+      w.f64(e0.seconds);
+    }
+    return w.done();
+  },
+  decode: (buffer) => {
+    const r = new Reader(buffer);
+    return {
+      now: r.f64(),
+      seq: r.f64(),
+      results: Array.from({ length: r.u16() }, () => ({
+        status: r.u8(),
+        state: r.u8(),
+        expiresAt: r.f64(),
+        durability: r.u8(),
+        lines: r.raw16(),
+      })),
+    };
+  },
+};
+
+export type ExpireArgs = { max: number };
+export type ExpireAnswer = { now: number; seq: number; expired: number; forgotten: number; more: number };
+/** the sweep. Ends holds whose time has come, and forgets reservations (and their keys) that ended long enough ago. */
+export const expireCommand: ShardCommand<ExpireArgs, ExpireAnswer> = {
+  name: 'expire',
+  readOnly: false,
+  encode: (header, args) => {
+    const w = new Writer();
+    writeHeader(w, header);
+    w.u16(args.max);
+    return w.done();
+  },
+  decode: (buffer) => {
+    const r = new Reader(buffer);
+    return { now: r.f64(), seq: r.f64(), expired: r.u32(), forgotten: r.u32(), more: r.u8() };
+  },
+};
+
+export type ExtendArgs = { references: { sale: number; buyer: string; key: string; seq: number; seconds: number }[] };
+export type ExtendAnswer = {
+  now: number;
+  seq: number;
+  results: { status: number; state: number; expiresAt: number; durability: number; lines: Buffer }[];
+};
+/** lengthens holds by `seconds`, as often and by as much at a time as the sale allows. */
+export const extendCommand: ShardCommand<ExtendArgs, ExtendAnswer> = {
+  name: 'extend',
+  readOnly: false,
+  encode: (header, args) => {
+    const w = new Writer();
+    writeHeader(w, header);
+    w.u16(args.references.length);
+    for (const e0 of args.references) {
+      w.u32(e0.sale);
+      w.chars(e0.buyer, 12);
+      w.chars(e0.key, 12);
+      w.f64(e0.seq);
+      w.f64(e0.seconds);
+    }
+    return w.done();
+  },
+  decode: (buffer) => {
+    const r = new Reader(buffer);
+    return {
+      now: r.f64(),
+      seq: r.f64(),
+      results: Array.from({ length: r.u16() }, () => ({
+        status: r.u8(),
+        state: r.u8(),
+        expiresAt: r.f64(),
+        durability: r.u8(),
+        lines: r.raw16(),
+      })),
+    };
+  },
+};
+
+export type ListSalesArgs = Record<string, never>;
+export type ListSalesAnswer = { now: number; sales: { no: number; id: string }[] };
+/** the ids of the shard's sales. */
+export const listSalesCommand: ShardCommand<ListSalesArgs, ListSalesAnswer> = {
+  name: 'list_sales',
+  readOnly: true,
+  encode: (header, _args) => {
+    const w = new Writer();
+    writeHeader(w, header);
+
+    return w.done();
+  },
+  decode: (buffer) => {
+    const r = new Reader(buffer);
+    return { now: r.f64(), sales: Array.from({ length: r.u32() }, () => ({ no: r.u32(), id: r.str8() })) };
+  },
+};
+
+export type OpenShardArgs = { epoch: number; expected: number; outboxEvents: number; rememberMs: number };
+export type OpenShardAnswer = { state: number; found: number; seq: number };
+/** makes an empty shard under its first epoch (`expected` 0), or moves it from epoch `expected` to `epoch`. */
+export const openShardCommand: ShardCommand<OpenShardArgs, OpenShardAnswer> = {
+  name: 'open_shard',
+  readOnly: false,
+  encode: (_header, args) => {
+    const w = new Writer();
+    w.u32(args.epoch);
+    w.u32(args.expected);
+    w.f64(args.outboxEvents);
+    w.f64(args.rememberMs);
+    return w.done();
+  },
+  decode: (buffer) => {
+    const r = new Reader(buffer);
+    return { state: r.u8(), found: r.u32(), seq: r.f64() };
+  },
+};
+
+export type OutboxReadArgs = { after: number; max: number };
+export type OutboxReadAnswer = {
+  now: number;
+  epoch: number;
+  seq: number;
+  acked: number;
+  entries: { id: number; body: Buffer }[];
+};
+/** the outbox's entries after sequence `after`, oldest first. An entry's id is the last sequence in it. */
+export const outboxReadCommand: ShardCommand<OutboxReadArgs, OutboxReadAnswer> = {
+  name: 'outbox_read',
+  readOnly: true,
+  encode: (header, args) => {
+    const w = new Writer();
+    writeHeader(w, header);
+    w.f64(args.after);
+    w.u16(args.max);
+    return w.done();
+  },
+  decode: (buffer) => {
+    const r = new Reader(buffer);
+    return {
+      now: r.f64(),
+      epoch: r.u32(),
+      seq: r.f64(),
+      acked: r.f64(),
+      entries: Array.from({ length: r.u16() }, () => ({ id: r.f64(), body: r.raw32() })),
+    };
+  },
+};
+
+export type OutboxTrimArgs = { acked: number; ackedAt: number; keep: number };
+export type OutboxTrimAnswer = { seq: number; acked: number };
+/** notes that the ledger has everything up to `acked` (from time `ackedAt`), and drops what it has, less the last `keep` events, kept for the day when Postgres comes back a little older. */
+export const outboxTrimCommand: ShardCommand<OutboxTrimArgs, OutboxTrimAnswer> = {
+  name: 'outbox_trim',
+  readOnly: false,
+  encode: (header, args) => {
+    const w = new Writer();
+    writeHeader(w, header);
+    w.f64(args.acked);
+    w.f64(args.ackedAt);
+    w.u32(args.keep);
+    return w.done();
+  },
+  decode: (buffer) => {
+    const r = new Reader(buffer);
+    return { seq: r.f64(), acked: r.f64() };
+  },
+};
+
+export type PutSaleArgs = {
+  id: string;
+  settings: string;
+  digest: string;
+  opensAt: number;
+  closesAt: number;
+  perBuyer: number;
+  holdMs: number;
+  durability: number;
+  extensions: number;
+  extendMs: number;
+  stock: { sku: string; warehouse: string; quantity: number }[];
+};
+export type PutSaleAnswer = { status: number; no: number; created: number };
+/** makes a sale with its opening stock, or changes its rules. */
+export const putSaleCommand: ShardCommand<PutSaleArgs, PutSaleAnswer> = {
+  name: 'put_sale',
+  readOnly: false,
+  encode: (header, args) => {
+    const w = new Writer();
+    writeHeader(w, header);
+    w.str8(args.id);
+    w.str16(args.settings);
+    w.str8(args.digest);
+    w.f64(args.opensAt);
+    w.f64(args.closesAt);
+    w.u32(args.perBuyer);
+    w.f64(args.holdMs);
+    w.u8(args.durability);
+    w.u16(args.extensions);
+    w.f64(args.extendMs);
+    w.u32(args.stock.length);
+    for (const e0 of args.stock) {
+      w.str8(e0.sku);
+      w.str8(e0.warehouse);
+      w.u32(e0.quantity);
+    }
+    return w.done();
+  },
+  decode: (buffer) => {
+    const r = new Reader(buffer);
+    return { status: r.u8(), no: r.u32(), created: r.u8() };
+  },
+};
+
+export type ReadReservationsArgs = {
+  references: { sale: number; buyer: string; key: string; seq: number; seconds: number }[];
+};
+export type ReadReservationsAnswer = {
+  now: number;
+  seq: number;
+  results: { status: number; state: number; expiresAt: number; durability: number; lines: Buffer }[];
+};
+/** reservations as they stand now; a hold past its time reads as expired, swept or not. */
+export const readReservationsCommand: ShardCommand<ReadReservationsArgs, ReadReservationsAnswer> = {
+  name: 'read_reservations',
+  readOnly: true,
+  encode: (header, args) => {
+    const w = new Writer();
+    writeHeader(w, header);
+    w.u16(args.references.length);
+    for (const e0 of args.references) {
+      w.u32(e0.sale);
+      w.chars(e0.buyer, 12);
+      w.chars(e0.key, 12);
+      w.f64(e0.seq);
+      w.f64(e0.seconds);
+    }
+    return w.done();
+  },
+  decode: (buffer) => {
+    const r = new Reader(buffer);
+    return {
+      now: r.f64(),
+      seq: r.f64(),
+      results: Array.from({ length: r.u16() }, () => ({
+        status: r.u8(),
+        state: r.u8(),
+        expiresAt: r.f64(),
+        durability: r.u8(),
+        lines: r.raw16(),
+      })),
+    };
+  },
+};
+
+export type ReadSaleArgs = { id: string };
+export type ReadSaleAnswer = {
+  now: number;
+  seq: number;
+  at: number;
+  acked: number;
+  ackedAt: number;
+  no: number;
+  state: number;
+  settings: string;
+  stock: { sku: string; warehouse: string; onHand: number; reserved: number; sold: number }[];
+};
+/** a sale's settings, state and stock at one moment, and how far the ledger is. `state` 0: there is none. */
+export const readSaleCommand: ShardCommand<ReadSaleArgs, ReadSaleAnswer> = {
+  name: 'read_sale',
+  readOnly: true,
+  encode: (header, args) => {
+    const w = new Writer();
+    writeHeader(w, header);
+    w.str8(args.id);
+    return w.done();
+  },
+  decode: (buffer) => {
+    const r = new Reader(buffer);
+    return {
+      now: r.f64(),
+      seq: r.f64(),
+      at: r.f64(),
+      acked: r.f64(),
+      ackedAt: r.f64(),
+      no: r.u32(),
+      state: r.u8(),
+      settings: r.str16(),
+      stock: Array.from({ length: r.u32() }, () => ({
+        sku: r.str8(),
+        warehouse: r.str8(),
+        onHand: r.u32(),
+        reserved: r.u32(),
+        sold: r.u32(),
+      })),
+    };
+  },
+};
+
+export type ReleaseArgs = { references: { sale: number; buyer: string; key: string; seq: number; seconds: number }[] };
+export type ReleaseAnswer = {
+  now: number;
+  seq: number;
+  results: { status: number; state: number; expiresAt: number; durability: number; lines: Buffer }[];
+};
+/** gives back what reservations hold. Again: the same answer. After commit or expiry: `ended`, with the state. */
+export const releaseCommand: ShardCommand<ReleaseArgs, ReleaseAnswer> = {
+  name: 'release',
+  readOnly: false,
+  encode: (header, args) => {
+    const w = new Writer();
+    writeHeader(w, header);
+    w.u16(args.references.length);
+    for (const e0 of args.references) {
+      w.u32(e0.sale);
+      w.chars(e0.buyer, 12);
+      w.chars(e0.key, 12);
+      w.f64(e0.seq);
+      w.f64(e0.seconds);
+    }
+    return w.done();
+  },
+  decode: (buffer) => {
+    const r = new Reader(buffer);
+    return {
+      now: r.f64(),
+      seq: r.f64(),
+      results: Array.from({ length: r.u16() }, () => ({
+        status: r.u8(),
+        state: r.u8(),
+        expiresAt: r.f64(),
+        durability: r.u8(),
+        lines: r.raw16(),
+      })),
+    };
+  },
+};
+
+export type ReserveArgs = {
+  sales: { no: number }[];
+  items: { sale: number; sku: string }[];
+  requests: { sale: number; buyer: string; key: string; lines: { item: number; quantity: number }[] }[];
+};
+export type ReserveAnswer = {
+  now: number;
+  seq: number;
+  results: { status: number; seq: number; expiresAt: number; durability: number; item: number; lines: Buffer }[];
+};
+/** holds units for buyers; many requests a call, several lines a request, all lines of a request or none. */
+export const reserveCommand: ShardCommand<ReserveArgs, ReserveAnswer> = {
+  name: 'reserve',
+  readOnly: false,
+  encode: (header, args) => {
+    const w = new Writer();
+    writeHeader(w, header);
+    w.u16(args.sales.length);
+    for (const e0 of args.sales) {
+      w.u32(e0.no);
+    }
+    w.u16(args.items.length);
+    for (const e0 of args.items) {
+      w.u16(e0.sale);
+      w.str8(e0.sku);
+    }
+    w.u16(args.requests.length);
+    for (const e0 of args.requests) {
+      w.u16(e0.sale);
+      w.chars(e0.buyer, 12);
+      w.chars(e0.key, 12);
+      w.u16(e0.lines.length);
+      for (const e1 of e0.lines) {
+        w.u16(e1.item);
+        w.u16(e1.quantity);
+      }
+    }
+    return w.done();
+  },
+  decode: (buffer) => {
+    const r = new Reader(buffer);
+    return {
+      now: r.f64(),
+      seq: r.f64(),
+      results: Array.from({ length: r.u16() }, () => ({
+        status: r.u8(),
+        seq: r.f64(),
+        expiresAt: r.f64(),
+        durability: r.u8(),
+        item: r.u16(),
+        lines: r.raw16(),
+      })),
+    };
+  },
+};
+
+export type ReturnUnitsArgs = {
+  sale: number;
+  buyer: string;
+  key: string;
+  seq: number;
+  id: string;
+  lines: { sku: string; warehouse: string; quantity: number }[];
+};
+export type ReturnUnitsAnswer = { status: number };
+/** puts sold units back on sale, once per `id`, and lowers the buyer's count. */
+export const returnUnitsCommand: ShardCommand<ReturnUnitsArgs, ReturnUnitsAnswer> = {
+  name: 'return_units',
+  readOnly: false,
+  encode: (header, args) => {
+    const w = new Writer();
+    writeHeader(w, header);
+    w.u32(args.sale);
+    w.chars(args.buyer, 12);
+    w.chars(args.key, 12);
+    w.f64(args.seq);
+    w.str8(args.id);
+    w.u16(args.lines.length);
+    for (const e0 of args.lines) {
+      w.str8(e0.sku);
+      w.str8(e0.warehouse);
+      w.u16(e0.quantity);
+    }
+    return w.done();
+  },
+  decode: (buffer) => {
+    const r = new Reader(buffer);
+    return { status: r.u8() };
+  },
+};
+
+export type SetSaleStateArgs = { sale: number; state: number };
+export type SetSaleStateAnswer = { status: number };
+/** pauses, resumes or closes a sale. State: 1 open, 2 paused, 3 closed. Setting it again changes nothing. */
+export const setSaleStateCommand: ShardCommand<SetSaleStateArgs, SetSaleStateAnswer> = {
+  name: 'set_sale_state',
+  readOnly: false,
+  encode: (header, args) => {
+    const w = new Writer();
+    writeHeader(w, header);
+    w.u32(args.sale);
+    w.u8(args.state);
+    return w.done();
+  },
+  decode: (buffer) => {
+    const r = new Reader(buffer);
+    return { status: r.u8() };
+  },
+};
+
+export type ShardStatusArgs = Record<string, never>;
+export type ShardStatusAnswer = {
+  now: number;
+  seq: number;
+  at: number;
+  acked: number;
+  ackedAt: number;
+  live: number;
+  outboxEvents: number;
+};
+/** the shard's time, sequence and how much is waiting. */
+export const shardStatusCommand: ShardCommand<ShardStatusArgs, ShardStatusAnswer> = {
+  name: 'shard_status',
+  readOnly: true,
+  encode: (header, _args) => {
+    const w = new Writer();
+    writeHeader(w, header);
+
+    return w.done();
+  },
+  decode: (buffer) => {
+    const r = new Reader(buffer);
+    return {
+      now: r.f64(),
+      seq: r.f64(),
+      at: r.f64(),
+      acked: r.f64(),
+      ackedAt: r.f64(),
+      live: r.f64(),
+      outboxEvents: r.f64(),
+    };
+  },
+};
+
+export type SnapshotArgs = Record<string, never>;
+export type SnapshotAnswer = {
+  now: number;
+  epoch: number;
+  seq: number;
+  live: number;
+  sales: {
+    no: number;
+    id: string;
+    stock: { sku: string; warehouse: string; onHand: number; reserved: number; sold: number }[];
+  }[];
+};
+/** the shard's sequence and all its counters at one moment, for reconcile. */
+export const snapshotCommand: ShardCommand<SnapshotArgs, SnapshotAnswer> = {
+  name: 'snapshot',
+  readOnly: true,
+  encode: (header, _args) => {
+    const w = new Writer();
+    writeHeader(w, header);
+
+    return w.done();
+  },
+  decode: (buffer) => {
+    const r = new Reader(buffer);
+    return {
+      now: r.f64(),
+      epoch: r.u32(),
+      seq: r.f64(),
+      live: r.f64(),
+      sales: Array.from({ length: r.u32() }, () => ({
+        no: r.u32(),
+        id: r.str8(),
+        stock: Array.from({ length: r.u32() }, () => ({
+          sku: r.str8(),
+          warehouse: r.str8(),
+          onHand: r.u32(),
+          reserved: r.u32(),
+          sold: r.u32(),
+        })),
+      })),
+    };
+  },
+};

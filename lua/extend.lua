@@ -1,0 +1,30 @@
+--[[
+extend: lengthens holds by `seconds`, as often and by as much at a time as the sale allows.
+
+@flags
+@args references { sale u32, buyer c12, key c12, seq f64, seconds f64 }
+@answer now f64, seq f64, results { status u8, state u8, expiresAt f64, durability u8, lines raw16 }
+@errors FENCED, LATE
+]]
+
+local function extend(keys, args)
+  return settle(keys, args, function(call, sale, field, r, reference)
+    if state_now(call, r) ~= RESERVATION.held then
+      return STATUS.ended
+    end
+    if r.extensions >= sale.extensions or reference.seconds * 1000 > sale.extend_ms then
+      return STATUS.not_allowed
+    end
+    if not has_room(call, 1) then
+      return STATUS.overloaded
+    end
+    r.deadline = r.deadline + reference.seconds * 1000
+    r.extensions = r.extensions + 1
+    add_fact(
+      call, FACT.extended, sale, string.sub(field, 1, 12), string.sub(field, 13), r.seq, r.deadline, r.durability, r.lines, ''
+    )
+    put_book(sale, field, pack_record(r))
+    add_due(call, sale, r.deadline, field)
+    return STATUS.ok
+  end)
+end

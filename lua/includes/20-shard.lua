@@ -1,0 +1,122 @@
+-- A call's frame: what every command checks before it does anything, and what it writes at its end.
+--
+-- Keys of shard N, all under its hash tag:
+--   {sN}:shard        hash   epoch, seq, at (ms, the shard's time), live (reservations held), acked and acked_at (what
+--                            the ledger has), outbox_events (limit), remember_ms, sales (how many)
+--   {sN}:outbox       stream an entry a call that changed something; its id is the last sequence in it
+--   {sN}:sales        hash   sale id -> number
+--   {sN}:sale:NO      hash   id, settings, digest, state, opens_at, closes_at, per_buyer, hold_ms, durability, …
+--   {sN}:stock:NO     hash   sku -> stock of its warehouses, in the order in which they serve
+--   {sN}:book:NO      hash   buyer..key -> reservation; buyer -> units held and owned
+--   {sN}:changes:NO   hash   id of a stock adjustment or return -> what it did
+--   {sN}:due          zset   bucket -> bucket: a tenth of a second in which holds end, or ended ones are forgotten
+--   {sN}:due:BUCKET   list   sale number, then buyer..key of each
+
+local HEADER = '<I4dd' -- epoch, highest sequence the caller has seen, deadline (ms, the shard's time)
+local HEADER_BYTES = 20
+local BUCKET_MS = 100
+local FIELD_BYTES = 24 -- buyer (12) and key (12)
+local OUTBOX_FORMAT = 1
+
+local function time_ms()
+  local t = server.call('TIME')
+  return t[1] * 1000 + math.floor(t[2] / 1000)
+end
+
+-- Returns the call's frame, or nil and the error to answer.
+local function open_call(keys, args)
+  local epoch, seen, deadline = struct.unpack(HEADER, args[1])
+  local shard = server.call('HMGET', keys[1], 'epoch', 'seq', 'at', 'live', 'acked', 'outbox_events', 'remember_ms')
+  if not shard[1] then
+    return nil, server.error_reply('FENCED this Valkey has no such shard')
+  end
+  if tonumber(shard[1]) ~= epoch then
+    return nil, server.error_reply('FENCED the shard is at epoch ' .. shard[1])
+  end
+  local seq = tonumber(shard[2])
+  if seq < seen then
+    return nil, server.error_reply('FENCED the shard is at sequence ' .. shard[2] .. ', and its engine has seen more')
+  end
+  local now = time_ms()
+  local at = tonumber(shard[3])
+  if now < at then
+    now = at
+  end
+  if now > deadline then
+    return nil, server.error_reply('LATE the call came after its deadline')
+  end
+  return {
+    key = keys[1],
+    prefix = string.sub(keys[1], 1, -6),
+    epoch = epoch,
+    first = seq + 1,
+    seq = seq,
+    now = now,
+    live = tonumber(shard[4]),
+    acked = tonumber(shard[5]),
+    outbox_events = tonumber(shard[6]),
+    remember_ms = tonumber(shard[7]),
+    sales = {},
+    facts = {},
+    due = {},
+  }
+end
+
+-- Whether the outbox has room for `more` events and for the ending of every reservation then live.
+local function has_room(call, more)
+  return call.seq - call.acked + call.live + more <= call.outbox_events
+end
+
+-- Appends a fact: the sequence grows by exactly one. `lines` and `note` may be ''.
+local function add_fact(call, kind, sale, buyer, key, reservation, expires_at, durability, lines, note)
+  call.seq = call.seq + 1
+  call.facts[#call.facts + 1] = struct.pack(
+    '<BI4c12c12ddBHc0Hc0', kind, sale.no, buyer, key, reservation, expires_at, durability, #lines, lines, #note, note
+  )
+  sale.used = true
+end
+
+local NOBODY = '------------'
+
+-- Notes that the reservation has to be looked at when `at` has come.
+local function add_due(call, sale, at, field)
+  local bucket = math.ceil(at / BUCKET_MS)
+  local sales = call.due[bucket]
+  if not sales then
+    sales = {}
+    call.due[bucket] = sales
+  end
+  local fields = sales[sale.no]
+  if not fields then
+    fields = { struct.pack('<I4', sale.no) }
+    sales[sale.no] = fields
+  end
+  fields[#fields + 1] = field
+end
+
+-- Writes the call's facts and the shard's new state. The last thing that a command does.
+local function close_call(call)
+  for bucket, sales in pairs(call.due) do
+    local name = string.format('%d', bucket)
+    for _, fields in pairs(sales) do
+      server.call('RPUSH', call.prefix .. 'due:' .. name, table.concat(fields))
+    end
+    server.call('ZADD', call.prefix .. 'due', name, name)
+  end
+  local n = #call.facts
+  if n > 0 then
+    local used = {}
+    for _, sale in pairs(call.sales) do
+      if sale.used then
+        used[#used + 1] = struct.pack('<I4Bc0', sale.no, #sale.id, sale.id)
+      end
+    end
+    local entry = struct.pack('<BI4ddH', OUTBOX_FORMAT, call.epoch, call.now, call.first, #used)
+      .. table.concat(used) .. struct.pack('<H', n) .. table.concat(call.facts)
+    server.call('XADD', call.prefix .. 'outbox', string.format('%.0f-0', call.seq), 'e', entry)
+  end
+  server.call(
+    'HSET', call.key, 'seq', string.format('%.0f', call.seq), 'at', string.format('%.0f', call.now),
+    'live', string.format('%.0f', call.live)
+  )
+end

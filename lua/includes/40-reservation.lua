@@ -1,0 +1,121 @@
+-- A reservation as it stands in a sale's book, and how it ends.
+--
+-- Record: state, sequence, expiry as first answered, deadline (while held: expiry, extensions included; once ended: when
+-- it is forgotten), durability, extensions used, lines.
+
+local RECORD = '<BdddBB'
+local RECORD_BYTES = 27
+
+local function pack_record(r)
+  return struct.pack(RECORD, r.state, r.seq, r.expires_at, r.deadline, r.durability, r.extensions) .. r.lines
+end
+
+local function unpack_record(packed)
+  local r = {}
+  r.state, r.seq, r.expires_at, r.deadline, r.durability, r.extensions = struct.unpack(RECORD, packed)
+  r.lines = string.sub(packed, RECORD_BYTES + 1)
+  return r
+end
+
+-- Ends a live reservation as `state`: counters, buyer's units, record and fact. A committed one's units stay the
+-- buyer's; the others' go back on sale.
+local function end_reservation(call, sale, field, r, state, kind)
+  local buyer, key = string.sub(field, 1, 12), string.sub(field, 13)
+  local sold = state == RESERVATION.committed
+  local units = each_line(r.lines, function(sku, warehouse, quantity)
+    local item = sale.items[sku]
+    local w = find_warehouse(item, warehouse)
+    w.reserved = w.reserved - quantity
+    if sold then
+      w.on_hand = w.on_hand - quantity
+      w.sold = w.sold + quantity
+    else
+      item.available = item.available + quantity
+    end
+    sale.dirty_items[item] = true
+  end)
+  if not sold then
+    put_units(sale, buyer, units_of(sale, buyer) - units)
+  end
+  add_fact(call, kind, sale, buyer, key, r.seq, 0, r.durability, r.lines, '')
+  r.state = state
+  r.deadline = call.now + call.remember_ms
+  put_book(sale, field, pack_record(r))
+  add_due(call, sale, r.deadline, field)
+  call.live = call.live - 1
+end
+
+-- Reads the records of `fields`, their buyers' units, and the stock of all their lines.
+local function load_reservations(sale, fields)
+  local wanted = {}
+  for i = 1, #fields do
+    wanted[#wanted + 1] = fields[i]
+    wanted[#wanted + 1] = string.sub(fields[i], 1, 12)
+  end
+  load_book(sale, wanted)
+  local skus = {}
+  for i = 1, #fields do
+    local packed = sale.book[fields[i]]
+    if packed then
+      each_line(string.sub(packed, RECORD_BYTES + 1), function(sku)
+        skus[#skus + 1] = sku
+      end)
+    end
+  end
+  load_items(sale, skus)
+end
+
+-- What a held reservation past its time reads as, swept or not.
+local function state_now(call, r)
+  if r.state == RESERVATION.held and call.now >= r.deadline then
+    return RESERVATION.expired
+  end
+  return r.state
+end
+
+-- The frame of commit, release and extend: a list of references in, a list of outcomes out, each decided by
+-- decide(call, sale, field, record, reference) -> status. References of one call may name the same reservation.
+local REFERENCE = '<I4c12c12dd' -- sale, buyer, key, sequence, seconds (extend)
+local function settle(keys, args, decide)
+  local call, err = open_call(keys, args)
+  if not call then
+    return err
+  end
+  local n, pos = struct.unpack('<H', args[1], HEADER_BYTES + 1)
+  local refs, fields_of = {}, {}
+  for i = 1, n do
+    local ref = {}
+    local buyer, key
+    ref.sale, buyer, key, ref.seq, ref.seconds, pos = struct.unpack(REFERENCE, args[1], pos)
+    ref.field = buyer .. key
+    refs[i] = ref
+    if load_sale(call, ref.sale) then
+      fields_of[ref.sale] = fields_of[ref.sale] or {}
+      table.insert(fields_of[ref.sale], ref.field)
+    end
+  end
+  for no, fields in pairs(fields_of) do
+    load_reservations(call.sales[no], fields)
+  end
+  local results = {}
+  for i = 1, n do
+    local ref = refs[i]
+    local sale = call.sales[ref.sale]
+    local packed = sale and sale.book[ref.field]
+    local r = packed and unpack_record(packed)
+    if r and r.seq == ref.seq then
+      local status = decide(call, sale, ref.field, r, ref)
+      local expires_at = r.state == RESERVATION.held and r.deadline or r.expires_at
+      results[i] = struct.pack(
+        '<BBdBHc0', status, state_now(call, r), expires_at, r.durability, #r.lines, r.lines
+      )
+    else
+      results[i] = struct.pack('<BBdBH', STATUS.unknown_reservation, 0, 0, 0, 0)
+    end
+  end
+  for _, sale in pairs(call.sales) do
+    save_sale(sale)
+  end
+  close_call(call)
+  return struct.pack('<ddH', call.now, call.seq, n) .. table.concat(results)
+end

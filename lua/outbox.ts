@@ -1,0 +1,70 @@
+/** Reads an outbox entry: what `close_call` in `includes/20-shard.lua` packs. */
+import { Reader } from './packing.ts';
+
+/** A line of a reservation: units of a SKU from a warehouse. */
+export type Line = { sku: string; warehouse: string; quantity: number };
+
+/** A stock change's note (restock, adjust): `units` is signed. */
+export type StockChange = { id: string; sku: string; warehouse: string; units: number; reason: string };
+
+/** One transition, as the shard wrote it. `kind` is one of `factCodes`. */
+export type Fact = {
+  kind: number;
+  sale: number;
+  saleId: string;
+  buyer: string;
+  key: string;
+  /** Sequence of the reservation that it is about; 0 where there is none. */
+  reservation: number;
+  expiresAt: number;
+  durability: number;
+  lines: Buffer;
+  note: Buffer;
+};
+
+export type OutboxEntry = { epoch: number; atMs: number; seqFirst: number; facts: Fact[] };
+
+const knownFormat = 1;
+
+/** Throws when the entry is of a format that this release doesn't know. */
+export function decodeOutboxEntry(body: Buffer): OutboxEntry {
+  const r = new Reader(body);
+  const format = r.u8();
+  if (format !== knownFormat) throw new Error(`an outbox entry of format ${format}: written by another release?`);
+  const epoch = r.u32();
+  const atMs = r.f64();
+  const seqFirst = r.f64();
+  const saleIds = new Map<number, string>();
+  for (let left = r.u16(); left > 0; left--) saleIds.set(r.u32(), r.str8());
+  const facts = Array.from({ length: r.u16() }, (): Fact => {
+    const kind = r.u8();
+    const sale = r.u32();
+    return {
+      kind,
+      sale,
+      saleId: saleIds.get(sale) ?? '',
+      buyer: r.chars(12),
+      key: r.chars(12),
+      reservation: r.f64(),
+      expiresAt: r.f64(),
+      durability: r.u8(),
+      lines: r.raw16(),
+      note: r.raw16(),
+    };
+  });
+  if (r.left !== 0) throw new Error('an outbox entry with bytes left over');
+  return { epoch, atMs, seqFirst, facts };
+}
+
+/** The lines of a reservation as records and facts carry them. */
+export function decodeLines(packed: Buffer): Line[] {
+  const r = new Reader(packed);
+  const lines: Line[] = [];
+  while (r.left > 0) lines.push({ sku: r.str8(), warehouse: r.str8(), quantity: r.u16() });
+  return lines;
+}
+
+export function decodeStockChange(note: Buffer): StockChange {
+  const r = new Reader(note);
+  return { id: r.str8(), sku: r.str8(), warehouse: r.str8(), units: r.f64(), reason: r.str16() };
+}

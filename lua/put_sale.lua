@@ -1,0 +1,70 @@
+--[[
+put_sale: makes a sale with its opening stock, or changes its rules.
+
+`settings` is the sale as the operator gave it, kept for readers and not looked at here. Stock counts only when the sale
+is made: later `digest` must be the same or empty (no stock given), else `conflict`, and nothing changes. A new sale
+without stock is `unknown_sale`. Times are ms, 0 for none; `perBuyer` 0 for no limit.
+
+@flags
+@args id str8, settings str16, digest str8, opensAt f64, closesAt f64, perBuyer u32, holdMs f64, durability u8, extensions u16, extendMs f64, stock[u32] { sku str8, warehouse str8, quantity u32 }
+@answer status u8, no u32, created u8
+@errors FENCED, LATE
+]]
+
+local MAX_SALES = 100000
+
+local function answer(status, no, created)
+  return struct.pack('<BI4B', status, no, created)
+end
+
+local function put_sale(keys, args)
+  local call, err = open_call(keys, args)
+  if not call then
+    return err
+  end
+  local id, settings, digest, opens_at, closes_at, per_buyer, hold_ms, durability, extensions, extend_ms, n, pos =
+    struct.unpack('<Bc0Hc0Bc0ddI4dBHdI4', args[1], HEADER_BYTES + 1)
+  local sales_key = call.prefix .. 'sales'
+  local known = server.call('HGET', sales_key, id)
+  local no = tonumber(known or server.call('HLEN', sales_key) + 1)
+  local sale_key = call.prefix .. 'sale:' .. string.format('%d', no)
+  if known then
+    if digest ~= '' and digest ~= server.call('HGET', sale_key, 'digest') then
+      return answer(STATUS.conflict, no, 0)
+    end
+  elseif digest == '' then
+    return answer(STATUS.unknown_sale, 0, 0)
+  elseif no > MAX_SALES then
+    return answer(STATUS.too_many, 0, 0)
+  end
+  if not has_room(call, 1 + n) then
+    return answer(STATUS.overloaded, 0, 0)
+  end
+
+  server.call(
+    'HSET', sale_key, 'id', id, 'settings', settings,
+    'opens_at', string.format('%.0f', opens_at), 'closes_at', string.format('%.0f', closes_at),
+    'per_buyer', per_buyer, 'hold_ms', string.format('%.0f', hold_ms), 'durability', durability,
+    'extensions', extensions, 'extend_ms', string.format('%.0f', extend_ms)
+  )
+  if not known then
+    server.call('HSET', sale_key, 'state', SALE.open, 'digest', digest)
+    server.call('HSET', sales_key, id, no)
+  end
+  local sale = load_sale(call, no)
+  add_fact(call, FACT.sale_set, sale, NOBODY, NOBODY, 0, 0, durability, '', settings)
+  if not known then
+    for _ = 1, n do
+      local sku, warehouse, quantity
+      sku, warehouse, quantity, pos = struct.unpack('<Bc0Bc0I4', args[1], pos)
+      local item = sale.items[sku] or { sku = sku }
+      sale.items[sku] = item
+      sale.dirty_items[item] = true
+      item[#item + 1] = { name = warehouse, on_hand = quantity, reserved = 0, sold = 0 }
+      add_change(call, sale, FACT.restocked, 'opening', sku, warehouse, quantity, 'opening stock')
+    end
+    save_sale(sale)
+  end
+  close_call(call)
+  return answer(STATUS.ok, no, known and 0 or 1)
+end

