@@ -1,6 +1,7 @@
 /** Puts the parts together: the one place that knows them all. */
 import { connect } from 'node:net';
 import type { Pool } from 'pg';
+import { Registry } from 'prom-client';
 import { createOutbox, type Outbox } from '../engine/outbox.ts';
 import { type Dependency, type Engine, startEngine } from '../engine/server.ts';
 import { openShards, type Shards } from '../engine/shards.ts';
@@ -10,7 +11,6 @@ import { connectValkey, type ValkeyConnection } from '../engine/valkey.ts';
 import { systemClock } from '../kernel/clock.ts';
 import type { Config } from '../kernel/config.ts';
 import { createLogger, type Logger } from '../kernel/logger.ts';
-import { createRegistry, type Registry } from '../kernel/metrics.ts';
 import { applyBatches, readWatermark } from '../ledger/apply.ts';
 import { checkShardCount, createAuthority, findReservation, writeAudit } from '../ledger/authority.ts';
 import { createKafkaCarrier, startKafkaConsumer } from '../ledger/kafka.ts';
@@ -110,7 +110,7 @@ export async function startProcess(
   const logger = createLogger({ level: config.logLevel, name: 'stampede' });
   const stores = await openStores(config, logger);
   const { shards, pool, outbox } = stores;
-  const registry = createRegistry();
+  const registry = new Registry();
   const stats = createEngineStats(registry);
   const ledgerStats = createLedgerStats(registry);
   const has = (role: Role): boolean => wanted.includes(role);

@@ -4,6 +4,7 @@ import { type Config, readConfig, variables } from '../kernel/config.ts';
 import { SetupError } from '../kernel/errors.ts';
 import { limits } from '../kernel/limits.ts';
 import { exitWithParent } from './parent.ts';
+import type { SaleOptions } from './sale-run.ts';
 
 exitWithParent();
 
@@ -124,6 +125,91 @@ program.command('serve-worker', { hidden: true }).action(async () => {
     throw error;
   }
 });
+
+program
+  .command('sale')
+  .description('Run a whole flash sale here, on real servers, and prove it with the ledger')
+  .addOption(new Option('--units <n>', 'units on sale').argParser(integerIn(0, 1_000_000)).default(1_000))
+  .addOption(
+    new Option('--buyers <n>', 'buyers, each with a connection and a session')
+      .argParser(integerIn(1, 1_000_000))
+      .default(10_000),
+  )
+  .addOption(
+    new Option('--hold <seconds>', 'how long a unit is held')
+      .argParser(integerIn(limits.holdSecondsMin, limits.holdSecondsMax))
+      .default(4),
+  )
+  .addOption(
+    new Option('--commit-rate <0..1>', 'how many of the holds are bought; the others are left to expire')
+      .argParser((text) => {
+        const value = Number(text);
+        if (text.trim() === '' || !(value >= 0 && value <= 1))
+          throw new InvalidArgumentError('give a number from 0 to 1.');
+        return value;
+      })
+      .default(0.9),
+  )
+  .addOption(
+    new Option('--warehouses <n>', 'warehouses that the units lie in')
+      .argParser(integerIn(1, limits.warehousesPerSku))
+      .default(1),
+  )
+  .addOption(
+    new Option('--workers <n>', 'processes of the engine').argParser(integerIn(1, limits.workersMax)).default(1),
+  )
+  .addOption(transportOption)
+  .addOption(new Option('--seed <n>', 'who of the crowd does what').argParser(integerIn(0, 2 ** 31 - 1)).default(1))
+  .addOption(
+    new Option('--timeout <seconds>', 'ends the whole when it takes longer')
+      .argParser(integerIn(1, 86_400))
+      .default(300),
+  )
+  .addOption(jsonOption)
+  .addHelpText(
+    'after',
+    `
+Starts Valkey, Postgres and, for Kafka, a broker in a temporary folder, and removes them in the end; VALKEY_URL,
+DATABASE_URL and KAFKA_BROKERS name servers to use instead.
+Exit codes: 0 sold as it should be, 1 something is wrong (it says what), 2 set up wrongly, 130 ended by Ctrl-C.`,
+  )
+  .action(async (options: SaleOptions & { json?: boolean }) => {
+    const { saleCommand } = await import('./sale.ts');
+    process.exit(await saleCommand({ ...options, json: options.json ?? false }));
+  });
+
+const setOption = new Option('--name <name>', 'which of several sets of services').default('default');
+
+program
+  .command('up')
+  .description('Start Valkey and Postgres on this machine, and leave them running')
+  .addOption(new Option('--kafka', 'Kafka too'))
+  .addOption(setOption)
+  .addOption(jsonOption)
+  .action(async (options: { kafka?: boolean; name: string; json?: boolean }) => {
+    const { upCommand } = await import('./local.ts');
+    await upCommand({ setName: options.name, kafka: options.kafka ?? false, json: options.json ?? false }, print);
+  });
+
+program
+  .command('down')
+  .description('Stop what `up` started; the data stay')
+  .addOption(setOption)
+  .addOption(jsonOption)
+  .action(async (options: { name: string; json?: boolean }) => {
+    const { downCommand } = await import('./local.ts');
+    await downCommand({ setName: options.name, json: options.json ?? false }, print);
+  });
+
+program
+  .command('status')
+  .description('What `up` started and still runs')
+  .addOption(setOption)
+  .addOption(jsonOption)
+  .action(async (options: { name: string; json?: boolean }) => {
+    const { statusCommand } = await import('./local.ts');
+    await statusCommand({ setName: options.name, json: options.json ?? false }, print);
+  });
 
 program
   .command('migrate')

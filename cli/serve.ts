@@ -1,5 +1,7 @@
 /** `stampede serve`: one process with everything, or several that share a port. */
 import { type ChildProcess, fork } from 'node:child_process';
+import { once } from 'node:events';
+import { type AddressInfo, createServer } from 'node:net';
 import { AggregatorRegistry } from 'prom-client';
 import { createRate } from '../engine/stats.ts';
 import type { Config } from '../kernel/config.ts';
@@ -79,6 +81,17 @@ export async function serveAsWorker(config: Config): Promise<void> {
   process.on('SIGINT', () => {});
   process.on('disconnect', stop);
   if (running.engine) send({ type: 'ready', port: running.engine.port, url: running.engine.url });
+}
+
+/**
+ * The port itself, or any free one for 0, kept until `release`. uWebSockets.js shares a port only where it is named, so
+ * the workers can't be left to find one.
+ */
+async function holdPort(host: string, port: number): Promise<{ port: number; release(): void }> {
+  if (port !== 0) return { port, release: () => {} };
+  const holder = createServer().listen({ host, port, reusePort: true });
+  await once(holder, 'listening');
+  return { port: (holder.address() as AddressInfo).port, release: () => holder.close() };
 }
 
 /** `workers` processes that share a port, and the other roles in this one. */
@@ -167,7 +180,7 @@ export async function serveWithWorkers(config: Config, roles: readonly Role[], w
         children.delete(child);
         purchases.delete(pid ?? 0);
         reject(new SetupError('worker-failed', `a worker ended with ${code} before it was ready`));
-        if (stopping || port === 0) return;
+        if (stopping) return;
         // One that died is replaced: it held nothing that isn't in Valkey.
         start(port).catch(failed);
       });
@@ -192,10 +205,13 @@ export async function serveWithWorkers(config: Config, roles: readonly Role[], w
   };
 
   try {
-    const first = await start(config.port);
-    // The first may have been given any port: from now on it is a known one.
-    await Promise.all(Array.from({ length: workers - 1 }, () => start(first.port)));
-    return { url: first.url, stop, failed: failure };
+    const held = await holdPort(config.host, config.port);
+    try {
+      const [first] = await Promise.all(Array.from({ length: workers }, () => start(held.port)));
+      return { url: first?.url ?? null, stop, failed: failure };
+    } finally {
+      held.release();
+    }
   } catch (error) {
     await stop();
     throw error;

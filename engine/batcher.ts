@@ -33,6 +33,8 @@ export function createBatcher<Request, Result>(options: {
   maxPending: number;
   /** A request that has waited this long is refused: nobody may be waiting for its answer any more. */
   maxWaitMs: number;
+  /** Told when a `done` has thrown. */
+  onFault(error: unknown): void;
   clock: Clock;
 }): Batcher<Request, Result> {
   const { clock } = options;
@@ -40,6 +42,15 @@ export function createBatcher<Request, Result>(options: {
   let inFlight = 0;
   let scheduled = false;
   let idleWaiters: (() => void)[] = [];
+
+  /** One request's fault in taking its answer must not cost its neighbours theirs. */
+  const finish = (item: Pending<Request, Result>, result: Result | null, refused: Refusal | null): void => {
+    try {
+      item.done(result, refused);
+    } catch (error) {
+      options.onFault(error);
+    }
+  };
 
   const take = (): Pending<Request, Result>[] => {
     const oldestMs = clock.monotonicMs() - options.maxWaitMs;
@@ -49,7 +60,7 @@ export function createBatcher<Request, Result>(options: {
     for (const item of pending) {
       if (item.sinceMs < oldestMs) {
         taken++;
-        item.done(null, overloaded);
+        finish(item, null, overloaded);
         continue;
       }
       weight += options.weight(item.request);
@@ -68,6 +79,7 @@ export function createBatcher<Request, Result>(options: {
       const batch = take();
       if (batch.length > 0) run(batch);
     }
+    settle();
   };
 
   const run = (batch: Pending<Request, Result>[]): void => {
@@ -77,17 +89,15 @@ export function createBatcher<Request, Result>(options: {
         inFlight--;
         // The next batch is on its way before the answers of this one are written.
         flush();
-        for (let i = 0; i < batch.length; i++) {
-          const result = results[i];
-          if (result === undefined) batch[i]?.done(null, unknown);
-          else batch[i]?.done(result, null);
-        }
+        batch.forEach((item, i) => {
+          finish(item, results[i] ?? null, results[i] === undefined ? unknown : null);
+        });
         settle();
       },
       (error: unknown) => {
         inFlight--;
         const refused = error instanceof RefusalError ? error.refusal : unknown;
-        for (const item of batch) item.done(null, refused);
+        for (const item of batch) finish(item, null, refused);
         flush();
         settle();
       },

@@ -5,12 +5,12 @@
 
 import type { HttpRequest, HttpResponse, TemplatedApp, us_socket_context_t, WebSocket } from 'uWebSockets.js';
 import { Compile } from 'typebox/compile';
-import { type Clock, timestamp } from '../kernel/clock.ts';
+import type { Clock } from '../kernel/clock.ts';
 import { errorCodes, problemOf, type Refusal, RefusalError, refusal } from '../kernel/errors.ts';
 import { isId } from '../kernel/ids.ts';
 import { limits } from '../kernel/limits.ts';
 import type { Logger } from '../kernel/logger.ts';
-import { fieldErrors, invalidRequest, replyOf } from './http.ts';
+import { fieldErrors, invalidRequest, replyOf, statusLineOf } from './http.ts';
 import type { Reservation, Reservations } from './reservations.ts';
 import type { SaleDirectory, SaleReading } from './sales.ts';
 import { ClientFrame, ReserveBody } from './schemas.ts';
@@ -31,6 +31,7 @@ type Socket = WebSocket<Watcher>;
 const closeCodes = { badFrame: 4400, badToken: 4401, slow: 4408, flood: 4429, tooLarge: 1009, goingAway: 1001 };
 const readEveryMs = 100;
 const saleEveryMs = 1_000;
+const cutOffMs = 2_000;
 
 const frameValidator = Compile(ClientFrame);
 const reserveValidator = Compile(ReserveBody);
@@ -126,8 +127,25 @@ export function serveLive(
   const close = (ws: Socket, code: number, reason: string): void => {
     const watcher = ws.getUserData();
     if (!watcher.open) return;
+    watcher.open = false;
     ws.send(JSON.stringify({ type: 'error', code: String(code), detail: reason }));
     ws.end(code, reason);
+  };
+
+  /** A reader who is too slow for the little that is sent gets no more of it, and a while to hear why. */
+  const cutOff = (ws: Socket): void => {
+    const watcher = ws.getUserData();
+    if (!watcher.open) return;
+    watcher.open = false;
+    // The server is in the middle of sending to this socket: it can be closed once it has returned.
+    setImmediate(() => {
+      if (!sockets.has(ws)) return;
+      ws.end(closeCodes.slow, 'too slow a reader');
+      const late = setTimeout(() => {
+        if (sockets.has(ws)) ws.close();
+      }, cutOffMs);
+      late.unref();
+    });
   };
 
   const result = (ws: Socket, requestId: string, status: number, body: string): void =>
@@ -231,7 +249,7 @@ export function serveLive(
       if (!open) return;
       const reply = replyOf(refused, requestId);
       res.cork(() => {
-        res.writeStatus(String(reply.status)).writeHeader('Content-Type', reply.contentType ?? '');
+        res.writeStatus(statusLineOf(reply.status)).writeHeader('Content-Type', reply.contentType ?? '');
         for (const [name, value] of Object.entries(reply.headers ?? {})) res.writeHeader(name, value);
         res.end(reply.body);
       });
@@ -281,14 +299,17 @@ export function serveLive(
         (reading) => {
           if (!reading) return;
           send(ws, saleFrame(reading));
-          for (const stock of bySku(reading).values()) send(ws, stockFrame(stock, timestamp(clock.nowMs())));
+          for (const stock of bySku(reading).values()) {
+            if (!entry.skus.has(stock.sku)) entry.skus.set(stock.sku, stock);
+            send(ws, stockFrame(stock, reading.sale.at));
+          }
         },
         (error: unknown) => logger.debug({ saleId, error: String(error) }, 'a watched sale could not be read'),
       );
     },
     message: receive,
     dropped(ws) {
-      close(ws, closeCodes.slow, 'too slow a reader');
+      cutOff(ws);
     },
     close(ws) {
       const watcher = ws.getUserData();

@@ -3,6 +3,7 @@ import { type Clock, timestamp } from '../kernel/clock.ts';
 import { type Refusal, RefusalError, refusal } from '../kernel/errors.ts';
 import { decodeReservationId, encodeReservationId, isId, keyDigest, type ReservationRef } from '../kernel/ids.ts';
 import { limits } from '../kernel/limits.ts';
+import type { Logger } from '../kernel/logger.ts';
 import {
   commitCommand,
   extendCommand,
@@ -126,6 +127,7 @@ export function createReservations(
   sales: SaleDirectory,
   archive: ReservationArchive,
   clock: Clock,
+  logger: Logger,
 ): Reservations {
   const batching = {
     maxWeight: limits.batchLines,
@@ -133,6 +135,7 @@ export function createReservations(
     minBatch: limits.batchMin,
     maxPending: limits.pendingRequests,
     maxWaitMs: limits.callMs,
+    onFault: (error: unknown) => logger.error({ error: String(error) }, 'an answer could not be given'),
     clock,
   };
 

@@ -63,6 +63,9 @@ export type SaleDirectory = {
   adjust(saleId: string, body: StockChangeBody): Promise<StockRow>;
 };
 
+/** 2000-01-01. In a shard's packed times 0 stands for none. */
+const earliestMs = 946_684_800_000;
+
 type Settings = Omit<Sale, 'state' | 'stock' | 'at'>;
 
 /** The sale to which ordinary stock belongs. */
@@ -82,6 +85,8 @@ function readingOf(answer: ReadSaleAnswer): SaleReading | null {
   if (answer.state === 0) return null;
   const settings = JSON.parse(answer.settings) as Settings;
   const stock = answer.stock.map((row) => ({ ...row, available: row.onHand - row.reserved }));
+  // By SKU; a SKU's warehouses stay in the order in which they serve (the sort is stable).
+  stock.sort((a, b) => (a.sku < b.sku ? -1 : a.sku > b.sku ? 1 : 0));
   const events = answer.seq - answer.acked;
   return {
     no: answer.no,
@@ -99,8 +104,27 @@ function stockDigest(stock: { sku: string; warehouse: string; quantity: number }
   return createHash('sha256').update(JSON.stringify(canonical)).digest('base64url');
 }
 
+/** A time as the sale keeps it. A leap second is a date-time of RFC 3339 that no clock here can tell. */
+function timeOf(member: 'opensAt' | 'closesAt', text: string | null | undefined): string | null {
+  if (text === null || text === undefined) return null;
+  const ms = Date.parse(text);
+  if (ms >= earliestMs) return timestamp(ms);
+  throw new RefusalError(
+    refusal('invalid-request', `/${member} is no time of this century.`, {
+      errors: [{ path: `/${member}`, message: 'must be a time from 2000 on' }],
+    }),
+  );
+}
+
 function checkStock(stock: { sku: string; warehouse: string }[]): void {
   const seen = new Set<string>();
+  for (const [sku, rows] of Map.groupBy(stock, (row) => row.sku))
+    if (rows.length > limits.warehousesPerSku)
+      throw new RefusalError(
+        refusal('invalid-request', `${sku} is in ${rows.length} warehouses: ${limits.warehousesPerSku} at most.`, {
+          errors: [{ path: '/stock', message: `has more than ${limits.warehousesPerSku} warehouses of ${sku}` }],
+        }),
+      );
   stock.forEach((row, i) => {
     const allotment = `${row.sku}/${row.warehouse}`;
     if (seen.has(allotment))
@@ -194,8 +218,8 @@ export function createSaleDirectory(shards: Shards, offered: (durability: Durabi
       const settings: Settings = {
         id: saleId,
         title: body.title,
-        opensAt: body.opensAt ? timestamp(Date.parse(body.opensAt)) : null,
-        closesAt: body.closesAt ? timestamp(Date.parse(body.closesAt)) : null,
+        opensAt: timeOf('opensAt', body.opensAt),
+        closesAt: timeOf('closesAt', body.closesAt),
         perBuyer: body.perBuyer ?? null,
         holdSeconds: body.holdSeconds ?? limits.holdSecondsDefault,
         extendSeconds: body.extendSeconds ?? limits.extendSecondsDefault,

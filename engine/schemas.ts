@@ -6,6 +6,8 @@ import { durabilities } from './durability.ts';
 
 const closed = { additionalProperties: false } as const;
 const Id = Type.String({ pattern: idPattern, description: 'Letters, digits, _ and -, 1 to 64 of them' });
+/** Text for people: no control characters, no half of a surrogate pair (Postgres takes neither). */
+const textPattern = '^[^\\p{Cc}\\p{Cs}]*$';
 const Quantity = Type.Integer({ minimum: 1, maximum: limits.quantityPerLine });
 const Time = Type.Union([Type.Null(), Type.String({ format: 'date-time' })], { description: 'RFC 3339, or null' });
 const Lines = Type.Array(Type.Object({ sku: Id, quantity: Quantity }, closed), {
@@ -27,7 +29,7 @@ export type ExtendBody = Static<typeof ExtendBody>;
 
 export const SaleBody = Type.Object(
   {
-    title: Type.String({ minLength: 1, maxLength: limits.titleChars }),
+    title: Type.String({ minLength: 1, maxLength: limits.titleChars, pattern: textPattern }),
     opensAt: Type.Optional(Time),
     closesAt: Type.Optional(Time),
     perBuyer: Type.Optional(Type.Union([Type.Null(), Type.Integer({ minimum: 1, maximum: limits.perBuyerMax })])),
@@ -56,7 +58,7 @@ export const StockChangeBody = Type.Object(
     sku: Id,
     warehouse: Id,
     delta: Type.Integer({ minimum: -limits.unitsPerAllotment, maximum: limits.unitsPerAllotment }),
-    reason: Type.String({ minLength: 1, maxLength: limits.reasonChars }),
+    reason: Type.String({ minLength: 1, maxLength: limits.reasonChars, pattern: textPattern }),
   },
   closed,
 );

@@ -86,7 +86,7 @@ export async function startEngine(parts: {
   const app = uws.App();
   const sessions = createSessions({ secret: config.sessionSecret, adminToken: config.adminToken });
   const sales = createSaleDirectory(shards, (durability) => whyNot(durability, parts.valkeySettings));
-  const reservations = createReservations(shards, sales, parts.archive, clock);
+  const reservations = createReservations(shards, sales, parts.archive, clock, logger);
   const rates = config.rateLimits;
   const http = createHttp(app, {
     sessions,
@@ -95,7 +95,6 @@ export async function startEngine(parts: {
     addressLimit: rates && createRateLimiter(rates.address),
     sessionLimit: rates && createRateLimiter(rates.sessions),
     buyerLimit: rates && createRateLimiter(rates.buyer),
-    headers: { 'X-Content-Type-Options': 'nosniff' },
   });
   const health = watchDependencies(parts.dependencies, clock);
   const board = readFileSync(join(import.meta.dirname, 'board.html'), 'utf8');
@@ -145,6 +144,7 @@ export async function startEngine(parts: {
         body: board,
         contentType: 'text/html; charset=utf-8',
         headers: {
+          'X-Content-Type-Options': 'nosniff',
           'Content-Security-Policy':
             "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'",
         },
@@ -161,7 +161,7 @@ export async function startEngine(parts: {
   if (!listening)
     throw new SetupError(
       'port-taken',
-      `${config.host}:${config.port} can't be listened on: is it taken? Choose another with --port, or 0 for any.`,
+      `${config.host}:${config.port} can't be listened on: is the port taken (--port, 0 for any), or no such address here (--host)?`,
     );
   const port = uws.us_socket_local_port(listening);
   const host = config.host.includes(':') ? `[${config.host}]` : config.host;

@@ -1,9 +1,10 @@
 /** Session tokens: JWTs that an engine verifies without a round trip. */
 import { createHash, timingSafeEqual } from 'node:crypto';
-import { createSigner, createVerifier } from 'fast-jwt';
+import { createSigner } from 'fast-jwt';
 import { timestamp } from '../kernel/clock.ts';
 import { newBuyerId, shortIdChars } from '../kernel/ids.ts';
 import { limits } from '../kernel/limits.ts';
+import { createTokenCheck } from './token.ts';
 
 export type Session = { buyerId: string; token: string; expiresAt: string };
 
@@ -30,7 +31,7 @@ export function createSessions(options: {
 }): Sessions {
   const seconds = options.sessionSeconds ?? limits.sessionSeconds;
   const sign = createSigner({ key: options.secret, algorithm: 'HS256', expiresIn: seconds * 1000 });
-  const verify = createVerifier({ key: options.secret, algorithms: ['HS256'] });
+  const check = createTokenCheck(options.secret);
   const digest = (text: string): Buffer => createHash('sha256').update(text).digest();
   const adminDigest = digest(options.adminToken);
   const limit = options.remembered ?? limits.tokensRemembered;
@@ -46,20 +47,15 @@ export function createSessions(options: {
       const found = known.get(token);
       if (found) return found.expiresMs > Date.now() ? found.caller : nobody;
       if (token.length === options.adminToken.length && timingSafeEqual(digest(token), adminDigest)) return operator;
-      try {
-        const claims = verify(token) as { sub?: unknown; exp?: unknown };
-        if (typeof claims.sub !== 'string' || typeof claims.exp !== 'number' || !buyerIdPattern.test(claims.sub))
-          return nobody;
-        const caller: Caller = { kind: 'buyer', buyerId: claims.sub };
-        if (known.size >= limit) {
-          const oldest = known.keys().next().value;
-          if (oldest !== undefined) known.delete(oldest);
-        }
-        known.set(token, { caller, expiresMs: claims.exp * 1000 });
-        return caller;
-      } catch {
-        return nobody;
+      const claims = check(token);
+      if (!claims || claims.exp * 1000 <= Date.now() || !buyerIdPattern.test(claims.sub)) return nobody;
+      const caller: Caller = { kind: 'buyer', buyerId: claims.sub };
+      if (known.size >= limit) {
+        const oldest = known.keys().next().value;
+        if (oldest !== undefined) known.delete(oldest);
       }
+      known.set(token, { caller, expiresMs: claims.exp * 1000 });
+      return caller;
     },
   };
 }

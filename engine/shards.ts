@@ -3,7 +3,7 @@
  * a function on one. See the blueprint's "Epochs and the fence" and docs/decisions/0004.
  */
 import { type Clock, within } from '../kernel/clock.ts';
-import { RefusalError, refusal } from '../kernel/errors.ts';
+import { RefusalError, refusal, SetupError } from '../kernel/errors.ts';
 import { shardKey, shardOfSale } from '../kernel/ids.ts';
 import { limits } from '../kernel/limits.ts';
 import type { Logger } from '../kernel/logger.ts';
@@ -102,10 +102,15 @@ export async function openShards(options: {
     return state;
   }
 
-  const learn = (state: ShardState, answer: unknown): void => {
+  const learn = (state: ShardState, answer: unknown, sentMs: number): void => {
     const { seq, now } = answer as { seq?: unknown; now?: unknown };
     if (typeof seq === 'number' && seq > state.seen) state.seen = seq;
-    if (typeof now === 'number') state.offsetMs = now - clock.monotonicMs();
+    if (typeof now !== 'number') return;
+    // The shard's clock showed `now` at some time between sending and this moment: no answer that waited long, here or
+    // on its way, may push the estimate out of those bounds.
+    const least = now - clock.monotonicMs();
+    const most = now - sentMs;
+    state.offsetMs = Math.min(Math.max(state.offsetMs, least), most);
   };
 
   const fence = (shard: number, reason: string): void => {
@@ -118,8 +123,9 @@ export async function openShards(options: {
   const readStatus = async (shard: number): Promise<void> => {
     const state = stateOf(shard);
     // Reads change nothing, so they may come late: this is how the shard's time is learnt again.
+    const sentMs = clock.monotonicMs();
     const status = await send(shard, shardStatusCommand, {}, Number.MAX_SAFE_INTEGER);
-    learn(state, status);
+    learn(state, status, sentMs);
     state.status = status;
   };
 
@@ -157,7 +163,11 @@ export async function openShards(options: {
         await authority.grant(shard, grant.epoch, runId);
         continue;
       }
-      if (!grant.opened) await authority.markOpened(shard);
+      if (!grant.opened) {
+        // Somebody else may have opened it and sold from it since the grant was read, and what is here now be made anew.
+        if ((await authority.current(shard))?.opened) continue;
+        await authority.markOpened(shard);
+      }
       state.epoch = grant.epoch;
       await readStatus(shard);
       if (!state.open) logger.info({ shard, epoch: grant.epoch, seq: state.seen }, 'shard open');
@@ -200,7 +210,10 @@ export async function openShards(options: {
   };
 
   await new Promise<void>((resolve, reject) => {
-    const late = setTimeout(() => reject(new Error('Valkey could not be reached')), 10_000);
+    const late = setTimeout(
+      () => reject(new SetupError('valkey-unreachable', 'VALKEY_URL cannot be reached: is Valkey running there?')),
+      10_000,
+    );
     let first = true;
     valkey.onConnected(() => {
       // Another run of Valkey may be behind the new connection: nothing is sold before the epochs were compared.
@@ -230,8 +243,9 @@ export async function openShards(options: {
       if (!state.open)
         throw new RefusalError(refusal('shard-fenced', 'This part of the stock is fenced. Try again later.'));
       try {
-        const answer = await send(shard, command, args, clock.monotonicMs() + state.offsetMs + limits.callMs);
-        learn(state, answer);
+        const sentMs = clock.monotonicMs();
+        const answer = await send(shard, command, args, sentMs + state.offsetMs + limits.callMs);
+        learn(state, answer, sentMs);
         return answer;
       } catch (error) {
         throw refused(shard, error);

@@ -1,5 +1,6 @@
 /** What an engine counts: Prometheus metrics, and the answers a second that the live board shows. */
-import { Counter, Gauge, Histogram, type Registry, secondsBuckets } from '../kernel/metrics.ts';
+import { Counter, Gauge, Histogram, type Registry } from 'prom-client';
+import { secondsBuckets } from '../kernel/metrics.ts';
 import type { HttpStats } from './http.ts';
 import type { Reservations } from './reservations.ts';
 import type { Shards } from './shards.ts';

@@ -10,11 +10,8 @@ export const limits = {
   linesPerRequest: 50,
   quantityPerLine: 1_000,
   idempotencyKeyChars: 128,
-  idChars: 64,
   titleChars: 200,
   reasonChars: 500,
-  bodySeconds: 10,
-  requestSeconds: 10,
 
   // Selling
   holdSecondsMin: 1,
@@ -42,7 +39,6 @@ export const limits = {
   pendingRequests: 50_000,
   callMs: 2_000,
   sweepReservations: 1_000,
-  snapshotAllotments: 200_000,
 
   // Outbox, relay, ledger
   outboxEvents: 4_000_000,
@@ -57,7 +53,6 @@ export const limits = {
   socketIdleSeconds: 60,
   framesPerSecond: 50,
   framesInFlight: 100,
-  authSeconds: 10,
 
   // Process
   stopSeconds: 15,

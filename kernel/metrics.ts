@@ -1,13 +1,4 @@
-import { Registry } from 'prom-client';
-
-export { Counter, Gauge, Histogram, Registry } from 'prom-client';
-
 /** Seconds: from a tenth of a millisecond to ten seconds. */
 export const secondsBuckets = [
   0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10,
 ];
-
-/** One registry a process; names follow Prometheus' rules (counters `_total`, times `_seconds`). */
-export function createRegistry(): Registry {
-  return new Registry();
-}

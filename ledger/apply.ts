@@ -28,24 +28,42 @@ export class ShardStopped extends Error {
 
 class Fork extends Error {}
 
-type ShardRow = { epoch: number; watermark: string; watermark_at: Date | null; stopped: string | null };
+type ShardRow = {
+  last_epoch: number | null;
+  epoch: number;
+  watermark: string;
+  watermark_at: Date | null;
+  stopped: string | null;
+};
 
 /** Sorts batches into known ones, ones that follow the watermark, and ones that are ahead. Throws Fork. */
 export function sortBatches(
   batches: Batch[],
   watermark: number,
-  epoch: number,
+  /** The epoch that is granted, and that of the last batch applied. */
+  epochs: { granted: number; last: number },
 ): { known: Batch[]; fresh: Batch[]; ahead: Batch[] } {
   const known: Batch[] = [];
   const fresh: Batch[] = [];
   const ahead: Batch[] = [];
+  const twins = new Map<number, Batch>();
   let next = watermark + 1;
+  let lastEpoch = epochs.last;
   for (const batch of batches) {
     if (batch.seqLast - batch.seqFirst + 1 !== batch.events.length)
       throw new Fork(`a batch up to ${batch.seqLast} has ${batch.events.length} events`);
-    if (batch.epoch > epoch) throw new Fork(`a batch of epoch ${batch.epoch}, and the shard is at ${epoch}`);
-    if (batch.seqLast < next) known.push(batch);
+    if (batch.epoch > epochs.granted)
+      throw new Fork(`a batch of epoch ${batch.epoch}, and the shard is at ${epochs.granted}`);
+    const twin = twins.get(batch.seqLast);
+    if (twin) {
+      // The same delivery may bring it twice: it isn't in the table yet.
+      if (twin.digest !== batch.digest || twin.epoch !== batch.epoch)
+        throw new Fork(`there are two histories at sequence ${batch.seqLast}`);
+    } else if (batch.seqLast < next) known.push(batch);
     else if (batch.seqFirst === next) {
+      if (batch.epoch < lastEpoch) throw new Fork(`epoch ${batch.epoch} goes on after epoch ${lastEpoch} has begun`);
+      lastEpoch = batch.epoch;
+      twins.set(batch.seqLast, batch);
       fresh.push(batch);
       next = batch.seqLast + 1;
     } else if (batch.seqFirst > next) ahead.push(batch);
@@ -211,10 +229,10 @@ async function writeBatches(client: PoolClient, shard: number, fresh: Batch[]): 
   });
 }
 
-/** Integrity violations (class 23) come from the events; anything else from Postgres, and may pass. */
+/** Bad data (class 22) and integrity violations (23) come from the events; anything else from Postgres, and may pass. */
 function isPoison(error: unknown): boolean {
   if (error instanceof Fork || error instanceof ImpossibleEvent) return true;
-  return error instanceof DatabaseError && (error.code?.startsWith('23') ?? false);
+  return error instanceof DatabaseError && /^2[23]/.test(error.code ?? '');
 }
 
 /**
@@ -228,14 +246,19 @@ export async function applyBatches(pool: Pool, shard: number, batches: Batch[]):
   try {
     await client.query('begin');
     const { rows } = await client.query<ShardRow>(
-      'select epoch, watermark, watermark_at, stopped from ledger.shard where shard = $1 for update',
+      `select epoch, watermark, watermark_at, stopped,
+              (select b.epoch from ledger.batch b where b.shard = s.shard and b.seq_last = s.watermark) as last_epoch
+         from ledger.shard s where shard = $1 for update`,
       [shard],
     );
     const row = rows[0];
     if (!row) throw new Fork('no epoch of this shard was ever granted');
     if (row.stopped !== null) throw new ShardStopped(shard, row.stopped);
     const watermark = Number(row.watermark);
-    const { known, fresh, ahead } = sortBatches(batches, watermark, row.epoch);
+    const { known, fresh, ahead } = sortBatches(batches, watermark, {
+      granted: row.epoch,
+      last: row.last_epoch ?? 1,
+    });
     await checkKnown(client, shard, known);
     const last = fresh.at(-1);
     if (last) {

@@ -1,5 +1,5 @@
 /** Kafka: the only file that knows the client. Why kafkajs: docs/decisions/0002. */
-import { CompressionTypes, type Consumer, Kafka, logLevel, Partitioners } from 'kafkajs';
+import { CompressionTypes, type Consumer, Kafka, logLevel, Partitioners, type Producer } from 'kafkajs';
 import { Compile } from 'typebox/compile';
 import { within } from '../kernel/clock.ts';
 import type { Logger } from '../kernel/logger.ts';
@@ -37,15 +37,10 @@ export function createKafkaCarrier(options: { brokers: string[]; name: string; l
   const topic = topicOf(options.name);
   const kafka = connect(options.brokers, options.logger);
   let partitions = 0;
-  const producer = kafka.producer({
-    idempotent: true,
-    maxInFlightRequests: 1,
-    createPartitioner: Partitioners.DefaultPartitioner,
-    retry: { retries: 4, initialRetryTime: 100, maxRetryTime: 1_000 },
-  });
-  let ready: Promise<void> | null = null;
+  let producer: Producer | null = null;
+  let ready: Promise<Producer> | null = null;
 
-  const prepare = (): Promise<void> => {
+  const prepare = (): Promise<Producer> => {
     ready ??= (async () => {
       const admin = kafka.admin();
       try {
@@ -56,7 +51,15 @@ export function createKafkaCarrier(options: { brokers: string[]; name: string; l
       } finally {
         await admin.disconnect();
       }
+      // A new one each time: an idempotent producer's numbers belong to the topic as it was.
+      producer = kafka.producer({
+        idempotent: true,
+        maxInFlightRequests: 1,
+        createPartitioner: Partitioners.DefaultPartitioner,
+        retry: { retries: 4, initialRetryTime: 100, maxRetryTime: 1_000 },
+      });
       await producer.connect();
+      return producer;
     })();
     ready.catch(() => {
       ready = null;
@@ -64,19 +67,32 @@ export function createKafkaCarrier(options: { brokers: string[]; name: string; l
     return ready;
   };
 
+  const forget = async (failed: Producer): Promise<void> => {
+    if (producer !== failed) return;
+    producer = null;
+    ready = null;
+    await within(failed.disconnect(), 2_000, 'Kafka did not let go in time').catch(() => undefined);
+  };
+
   return {
     async deliver(shard, batches) {
-      await prepare();
+      const sender = await prepare();
       const at = { acks: -1, compression: CompressionTypes.None, topic };
       const messages = batches.map((batch) => ({
         key: String(shard),
         value: JSON.stringify(batch),
         partition: shard % partitions,
       }));
-      await within(producer.send({ ...at, messages }), 20_000, 'Kafka did not take the events in time');
+      try {
+        await within(sender.send({ ...at, messages }), 20_000, 'Kafka did not take the events in time');
+      } catch (error) {
+        // The topic may be gone with all of Kafka: the next delivery begins anew, and makes it again.
+        await forget(sender);
+        throw error;
+      }
     },
     async close() {
-      await producer.disconnect();
+      await producer?.disconnect();
     },
   };
 }

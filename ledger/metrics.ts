@@ -1,5 +1,5 @@
 /** What the relay and the ledger count. */
-import { Counter, type Registry } from '../kernel/metrics.ts';
+import { Counter, type Registry } from 'prom-client';
 import type { Applied } from './apply.ts';
 import type { ConsumerStats } from './kafka.ts';
 import type { RelayStats } from './relay.ts';

@@ -16,5 +16,7 @@ export function createPool(databaseUrl: string, logger: Logger, connections = 8)
     options: '-c synchronous_commit=on',
   });
   pool.on('error', (error) => logger.warn({ error: error.message }, 'an idle connection to Postgres broke'));
+  // A client that is in use reports a broken connection by itself too; its query is rejected all the same.
+  pool.on('connect', (client) => client.on('error', () => {}));
   return pool;
 }

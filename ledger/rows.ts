@@ -132,8 +132,9 @@ export function rowsOf(batches: Batch[], refOf: RefOf): Rows {
     }
   };
 
-  const extend = (seq: number, expiresAt: string): void => {
+  const extend = (event: LedgerEvent, seq: number, expiresAt: string): void => {
     const row = fresh.get(seq);
+    if ((row && row.state !== 'held') || changed.get(seq)?.state) throw new ImpossibleEvent(event, 'it has ended');
     if (row) row.expiresAt = expiresAt;
     else changed.set(seq, { seq, state: null, endedAt: null, endedSeq: null, ...changed.get(seq), expiresAt });
   };
@@ -167,7 +168,7 @@ export function rowsOf(batches: Batch[], refOf: RefOf): Rows {
           const ref = refOf(event.reservationId);
           if (!ref) throw new ImpossibleEvent(event, `no such reservation id: ${event.reservationId}`);
           if (event.type === 'extended') {
-            extend(ref.seq, event.expiresAt);
+            extend(event, ref.seq, event.expiresAt);
             break;
           }
           const accounts = moves[event.type];

@@ -126,7 +126,7 @@ export const commitCommand: ShardCommand<CommitArgs, CommitAnswer> = {
         state: r.u8(),
         expiresAt: r.f64(),
         durability: r.u8(),
-        lines: r.raw16(),
+        lines: r.raw32(),
       })),
     };
   },
@@ -183,7 +183,7 @@ export const extendCommand: ShardCommand<ExtendArgs, ExtendAnswer> = {
         state: r.u8(),
         expiresAt: r.f64(),
         durability: r.u8(),
-        lines: r.raw16(),
+        lines: r.raw32(),
       })),
     };
   },
@@ -358,7 +358,7 @@ export const readReservationsCommand: ShardCommand<ReadReservationsArgs, ReadRes
         state: r.u8(),
         expiresAt: r.f64(),
         durability: r.u8(),
-        lines: r.raw16(),
+        lines: r.raw32(),
       })),
     };
   },
@@ -441,7 +441,7 @@ export const releaseCommand: ShardCommand<ReleaseArgs, ReleaseAnswer> = {
         state: r.u8(),
         expiresAt: r.f64(),
         durability: r.u8(),
-        lines: r.raw16(),
+        lines: r.raw32(),
       })),
     };
   },
@@ -497,7 +497,7 @@ export const reserveCommand: ShardCommand<ReserveArgs, ReserveAnswer> = {
         expiresAt: r.f64(),
         durability: r.u8(),
         item: r.u16(),
-        lines: r.raw16(),
+        lines: r.raw32(),
       })),
     };
   },

@@ -5,7 +5,7 @@ A hold past its time can't be committed, swept or not. Commits need no room in t
 
 @flags allow-oom
 @args references { sale u32, buyer c12, key c12, seq f64, seconds f64 }
-@answer now f64, seq f64, results { status u8, state u8, expiresAt f64, durability u8, lines raw16 }
+@answer now f64, seq f64, results { status u8, state u8, expiresAt f64, durability u8, lines raw32 }
 @errors FENCED, LATE
 ]]
 

@@ -58,14 +58,15 @@ local function expire(keys, args)
       local field = fields[i]
       local packed = sale.book[field]
       local r = packed and unpack_record(packed)
-      if r and r.deadline <= call.now then
-        if r.state == RESERVATION.held then
+      -- What isn't due has been extended, or has ended since: it stands in a later bucket too.
+      if r and r.state == RESERVATION.held then
+        if hold_end(r) <= call.now then
           end_reservation(call, sale, field, r, RESERVATION.expired, FACT.expired)
           expired = expired + 1
-        else
-          put_book(sale, field, false)
-          forgotten = forgotten + 1
         end
+      elseif r and r.forget_at <= call.now then
+        put_book(sale, field, false)
+        forgotten = forgotten + 1
       end
     end
     save_sale(sale)

@@ -3,7 +3,7 @@ extend: lengthens holds by `seconds`, as often and by as much at a time as the s
 
 @flags
 @args references { sale u32, buyer c12, key c12, seq f64, seconds f64 }
-@answer now f64, seq f64, results { status u8, state u8, expiresAt f64, durability u8, lines raw16 }
+@answer now f64, seq f64, results { status u8, state u8, expiresAt f64, durability u8, lines raw32 }
 @errors FENCED, LATE
 ]]
 
@@ -18,13 +18,13 @@ local function extend(keys, args)
     if not has_room(call, 1) then
       return STATUS.overloaded
     end
-    r.deadline = r.deadline + reference.seconds * 1000
+    r.extended = r.extended + reference.seconds
     r.extensions = r.extensions + 1
     add_fact(
-      call, FACT.extended, sale, string.sub(field, 1, 12), string.sub(field, 13), r.seq, r.deadline, r.durability, r.lines, ''
+      call, FACT.extended, sale, string.sub(field, 1, 12), string.sub(field, 13), r.seq, hold_end(r), r.durability, r.lines, ''
     )
     put_book(sale, field, pack_record(r))
-    add_due(call, sale, r.deadline, field)
+    add_due(call, sale, hold_end(r), field)
     return STATUS.ok
   end)
 end

@@ -48,7 +48,7 @@ export function decodeOutboxEntry(body: Buffer): OutboxEntry {
       reservation: r.f64(),
       expiresAt: r.f64(),
       durability: r.u8(),
-      lines: r.raw16(),
+      lines: r.raw32(),
       note: r.raw16(),
     };
   });

@@ -25,7 +25,7 @@ export class Writer {
 
   u8(value: number): void {
     const at = this.#reserve(1);
-    this.#buffer[at] = value;
+    this.#buffer.writeUInt8(value, at);
   }
   u16(value: number): void {
     const at = this.#reserve(2);

@@ -41,6 +41,12 @@ local function put_sale(keys, args)
     return answer(STATUS.overloaded, 0, 0)
   end
 
+  local opening = {}
+  for i = 1, n do
+    local row = {}
+    row.sku, row.warehouse, row.quantity, pos = struct.unpack('<Bc0Bc0I4', args[1], pos)
+    opening[i] = row
+  end
   server.call(
     'HSET', sale_key, 'id', id, 'settings', settings,
     'opens_at', string.format('%.0f', opens_at), 'closes_at', string.format('%.0f', closes_at),
@@ -54,14 +60,13 @@ local function put_sale(keys, args)
   local sale = load_sale(call, no)
   add_fact(call, FACT.sale_set, sale, NOBODY, NOBODY, 0, 0, durability, '', settings)
   if not known then
-    for _ = 1, n do
-      local sku, warehouse, quantity
-      sku, warehouse, quantity, pos = struct.unpack('<Bc0Bc0I4', args[1], pos)
-      local item = sale.items[sku] or { sku = sku }
-      sale.items[sku] = item
+    for i = 1, n do
+      local row = opening[i]
+      local item = sale.items[row.sku] or { sku = row.sku }
+      sale.items[row.sku] = item
       sale.dirty_items[item] = true
-      item[#item + 1] = { name = warehouse, on_hand = quantity, reserved = 0, sold = 0 }
-      add_change(call, sale, FACT.restocked, 'opening', sku, warehouse, quantity, 'opening stock')
+      item[#item + 1] = { name = row.warehouse, on_hand = row.quantity, reserved = 0, sold = 0 }
+      add_change(call, sale, FACT.restocked, 'opening', row.sku, row.warehouse, row.quantity, 'opening stock')
     end
     save_sale(sale)
   end

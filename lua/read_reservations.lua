@@ -3,7 +3,7 @@ read_reservations: reservations as they stand now; a hold past its time reads as
 
 @flags no-writes
 @args references { sale u32, buyer c12, key c12, seq f64, seconds f64 }
-@answer now f64, seq f64, results { status u8, state u8, expiresAt f64, durability u8, lines raw16 }
+@answer now f64, seq f64, results { status u8, state u8, expiresAt f64, durability u8, lines raw32 }
 @errors FENCED, LATE
 ]]
 
@@ -20,10 +20,9 @@ local function read_reservations(keys, args)
     local packed = server.call('HGET', call.prefix .. 'book:' .. string.format('%d', sale), buyer .. key)
     local r = packed and unpack_record(packed)
     if r and r.seq == seq then
-      local expires_at = r.state == RESERVATION.held and r.deadline or r.expires_at
-      results[i] = struct.pack('<BBdBHc0', STATUS.ok, state_now(call, r), expires_at, r.durability, #r.lines, r.lines)
+      results[i] = outcome(STATUS.ok, state_now(call, r), r)
     else
-      results[i] = struct.pack('<BBdBH', STATUS.unknown_reservation, 0, 0, 0, 0)
+      results[i] = no_outcome()
     end
   end
   return struct.pack('<ddH', call.now, call.seq, n) .. table.concat(results)

@@ -3,7 +3,7 @@ release: gives back what reservations hold. Again: the same answer. After commit
 
 @flags allow-oom
 @args references { sale u32, buyer c12, key c12, seq f64, seconds f64 }
-@answer now f64, seq f64, results { status u8, state u8, expiresAt f64, durability u8, lines raw16 }
+@answer now f64, seq f64, results { status u8, state u8, expiresAt f64, durability u8, lines raw32 }
 @errors FENCED, LATE
 ]]
 

@@ -7,11 +7,11 @@ Lines of a request name different items. `item` in a result is the line that a r
 
 @flags
 @args sales { no u32 }, items { sale u16, sku str8 }, requests { sale u16, buyer c12, key c12, lines { item u16, quantity u16 } }
-@answer now f64, seq f64, results { status u8, seq f64, expiresAt f64, durability u8, item u16, lines raw16 }
+@answer now f64, seq f64, results { status u8, seq f64, expiresAt f64, durability u8, item u16, lines raw32 }
 @errors FENCED, LATE
 ]]
 
-local RESULT = '<BddBHHc0'
+local RESULT = '<BddBHI4c0'
 
 local function refused(status, item)
   return struct.pack(RESULT, status, 0, 0, 0, item or 0, 0, '')
@@ -64,10 +64,6 @@ end
 local function decide(call, request, items)
   local sale = request.sale
   local field = request.buyer .. request.key
-  local packed = sale.book[field]
-  if packed then
-    return replay(request, packed, items)
-  end
   local units = 0
   for i = 1, #request.lines do
     local line = request.lines[i]
@@ -75,6 +71,10 @@ local function decide(call, request, items)
       return refused(STATUS.unknown_sku, line.item)
     end
     units = units + line.quantity
+  end
+  local packed = sale.book[field]
+  if packed then
+    return replay(request, packed, items)
   end
   if not is_open(sale, call.now) then
     return refused(STATUS.sale_not_open)
@@ -112,7 +112,7 @@ local function decide(call, request, items)
   local expires_at = call.now + sale.hold_ms
   local seq = call.seq + 1
   add_fact(call, FACT.reserved, sale, request.buyer, request.key, seq, expires_at, sale.durability, lines, '')
-  put_book(sale, field, struct.pack(RECORD, RESERVATION.held, seq, expires_at, expires_at, sale.durability, 0) .. lines)
+  put_book(sale, field, struct.pack(RECORD, RESERVATION.held, seq, expires_at, 0, sale.durability, 0) .. lines)
   put_units(sale, request.buyer, owned + units)
   add_due(call, sale, expires_at, field)
   call.live = call.live + 1

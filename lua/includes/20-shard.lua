@@ -71,7 +71,7 @@ end
 local function add_fact(call, kind, sale, buyer, key, reservation, expires_at, durability, lines, note)
   call.seq = call.seq + 1
   call.facts[#call.facts + 1] = struct.pack(
-    '<BI4c12c12ddBHc0Hc0', kind, sale.no, buyer, key, reservation, expires_at, durability, #lines, lines, #note, note
+    '<BI4c12c12ddBI4c0Hc0', kind, sale.no, buyer, key, reservation, expires_at, durability, #lines, lines, #note, note
   )
   sale.used = true
 end

@@ -1,20 +1,40 @@
 -- A reservation as it stands in a sale's book, and how it ends.
 --
--- Record: state, sequence, expiry as first answered, deadline (while held: expiry, extensions included; once ended: when
--- it is forgotten), durability, extensions used, lines.
+-- Record: state, sequence, expiry as first answered, seconds by which it was extended, durability, extensions used; once
+-- it has ended, when it is forgotten; lines.
 
-local RECORD = '<BdddBB'
-local RECORD_BYTES = 27
+local RECORD = '<BddI4BB'
 
 local function pack_record(r)
-  return struct.pack(RECORD, r.state, r.seq, r.expires_at, r.deadline, r.durability, r.extensions) .. r.lines
+  local head = struct.pack(RECORD, r.state, r.seq, r.expires_at, r.extended, r.durability, r.extensions)
+  if r.state == RESERVATION.held then
+    return head .. r.lines
+  end
+  return head .. struct.pack('<d', r.forget_at) .. r.lines
 end
 
 local function unpack_record(packed)
-  local r = {}
-  r.state, r.seq, r.expires_at, r.deadline, r.durability, r.extensions = struct.unpack(RECORD, packed)
-  r.lines = string.sub(packed, RECORD_BYTES + 1)
+  local r, pos = {}, nil
+  r.state, r.seq, r.expires_at, r.extended, r.durability, r.extensions, pos = struct.unpack(RECORD, packed)
+  if r.state ~= RESERVATION.held then
+    r.forget_at, pos = struct.unpack('<d', packed, pos)
+  end
+  r.lines = string.sub(packed, pos)
   return r
+end
+
+-- When the hold ends (or would have), extensions included.
+local function hold_end(r)
+  return r.expires_at + r.extended * 1000
+end
+
+-- How a reservation is answered: status, state, expiry, durability, lines.
+local OUTCOME = '<BBdBI4c0'
+local function outcome(status, state, r)
+  return struct.pack(OUTCOME, status, state, hold_end(r), r.durability, #r.lines, r.lines)
+end
+local function no_outcome()
+  return struct.pack('<BBdBI4', STATUS.unknown_reservation, 0, 0, 0, 0)
 end
 
 -- Ends a live reservation as `state`: counters, buyer's units, record and fact. A committed one's units stay the
@@ -39,9 +59,9 @@ local function end_reservation(call, sale, field, r, state, kind)
   end
   add_fact(call, kind, sale, buyer, key, r.seq, 0, r.durability, r.lines, '')
   r.state = state
-  r.deadline = call.now + call.remember_ms
+  r.forget_at = call.now + call.remember_ms
   put_book(sale, field, pack_record(r))
-  add_due(call, sale, r.deadline, field)
+  add_due(call, sale, r.forget_at, field)
   call.live = call.live - 1
 end
 
@@ -57,7 +77,7 @@ local function load_reservations(sale, fields)
   for i = 1, #fields do
     local packed = sale.book[fields[i]]
     if packed then
-      each_line(string.sub(packed, RECORD_BYTES + 1), function(sku)
+      each_line(unpack_record(packed).lines, function(sku)
         skus[#skus + 1] = sku
       end)
     end
@@ -67,7 +87,7 @@ end
 
 -- What a held reservation past its time reads as, swept or not.
 local function state_now(call, r)
-  if r.state == RESERVATION.held and call.now >= r.deadline then
+  if r.state == RESERVATION.held and call.now >= hold_end(r) then
     return RESERVATION.expired
   end
   return r.state
@@ -105,12 +125,9 @@ local function settle(keys, args, decide)
     local r = packed and unpack_record(packed)
     if r and r.seq == ref.seq then
       local status = decide(call, sale, ref.field, r, ref)
-      local expires_at = r.state == RESERVATION.held and r.deadline or r.expires_at
-      results[i] = struct.pack(
-        '<BBdBHc0', status, state_now(call, r), expires_at, r.durability, #r.lines, r.lines
-      )
+      results[i] = outcome(status, state_now(call, r), r)
     else
-      results[i] = struct.pack('<BBdBH', STATUS.unknown_reservation, 0, 0, 0, 0)
+      results[i] = no_outcome()
     end
   end
   for _, sale in pairs(call.sales) do

@@ -1,0 +1,125 @@
+import type { Pool } from 'pg';
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { SetupError } from '../kernel/errors.ts';
+import type { ServiceSet } from '../services/services.ts';
+import { checkShardCount, createAuthority, writeAudit } from './authority.ts';
+import { migrate, readMigrations } from './migrate.ts';
+import { createPool } from './pool.ts';
+import { createDatabase, createLedger, emptyLedger, silent, startTestServices, stopTestServices } from './testing.ts';
+
+let services: ServiceSet;
+let pool: Pool;
+beforeAll(async () => {
+  services = await startTestServices(['postgres']);
+  pool = await createLedger(services, []);
+});
+afterAll(async () => {
+  await stopTestServices(services, pool);
+});
+beforeEach(async () => {
+  await emptyLedger(pool, []);
+});
+
+describe('epochs', () => {
+  test.each([[0], [1]])('of 20 callers at once that grant what follows %i exactly one wins', async (from) => {
+    const authority = createAuthority(pool);
+    if (from === 1) await authority.grant(0, 0, 'first');
+    const grants = await Promise.all(Array.from({ length: 20 }, (_, i) => authority.grant(0, from, `run-${i}`)));
+    expect(grants.filter(Boolean)).toHaveLength(1);
+    expect(await authority.current(0)).toEqual({
+      epoch: from + 1,
+      runId: `run-${grants.indexOf(true)}`,
+      opened: false,
+      watermark: 0,
+    });
+  });
+
+  test('are granted one after the other, each shard by itself', async () => {
+    const authority = createAuthority(pool);
+    expect(await authority.current(0)).toBeNull();
+    expect(await authority.grant(0, 1, 'a')).toBe(false);
+    expect(await authority.grant(0, 0, 'a')).toBe(true);
+    expect(await authority.grant(0, 0, 'b')).toBe(false);
+    expect(await authority.grant(0, 2, 'b')).toBe(false);
+    expect(await authority.grant(0, 1, 'b')).toBe(true);
+    await authority.markOpened(0);
+    expect(await authority.current(0)).toEqual({ epoch: 2, runId: 'b', opened: true, watermark: 0 });
+    expect(await authority.current(1)).toBeNull();
+  });
+});
+
+test('the number of shards is fixed by the first who asks, of ten at once', async () => {
+  const outcomes = await Promise.allSettled(Array.from({ length: 10 }, (_, i) => checkShardCount(pool, 1 + (i % 2))));
+  const failed = outcomes.filter((outcome) => outcome.status === 'rejected');
+  expect(failed).toHaveLength(5);
+  for (const { reason } of failed) {
+    expect(reason).toBeInstanceOf(SetupError);
+    expect(reason.message).toMatch(/^SHARDS=\d, but this ledger was begun with \d: set SHARDS=\d$/);
+  }
+});
+
+test('operators’ calls are written down', async () => {
+  await writeAudit(pool, { action: 'pause', saleId: 'sale', requestId: 'r', address: '127.0.0.1' });
+  const { rows } = await pool.query('select action, sale_id, request_id, address from ledger.audit');
+  expect(rows).toEqual([{ action: 'pause', sale_id: 'sale', request_id: 'r', address: '127.0.0.1' }]);
+});
+
+describe('migrations', () => {
+  const names = readMigrations().map(({ name }) => name);
+
+  test('are applied once, also by five processes at once', async () => {
+    const pools = await createDatabase(services).then((url) =>
+      Array.from({ length: 5 }, () => createPool(url, silent)),
+    );
+    const [first] = pools;
+    if (!first) throw new Error('no pool');
+    try {
+      const applied = await Promise.all(pools.map((one) => migrate(one)));
+      expect(applied.flat()).toEqual(names);
+      expect(await migrate(first)).toEqual([]);
+      const { rows } = await first.query('select name from ledger.migration order by name');
+      expect(rows.map(({ name }) => name)).toEqual(names);
+    } finally {
+      await Promise.all(pools.map((one) => one.end()));
+    }
+  });
+
+  test('an edited one is refused in one clear line, and the lock is let go', async () => {
+    const one = createPool(await createDatabase(services), silent);
+    try {
+      await migrate(one);
+      await one.query("update ledger.migration set digest = 'other' where name = $1", [names[0]]);
+      for (let i = 0; i < 2; i++) {
+        const refused = await migrate(one).catch((error: unknown) => error);
+        expect(refused).toBeInstanceOf(SetupError);
+        expect(String(refused)).toContain(`${names[0]} was edited after it was applied`);
+        expect(String(refused)).not.toContain('\n');
+      }
+      const { rows } = await one.query("select count(*)::int as locks from pg_locks where locktype = 'advisory'");
+      expect(rows[0].locks).toBe(0);
+    } finally {
+      await one.end();
+    }
+  });
+
+  test('have names in order, each saying what it breaks', () => {
+    expect(names).toEqual(names.toSorted());
+    for (const [i, { name, sql }] of readMigrations().entries()) {
+      expect(name).toMatch(new RegExp(`^${String(i + 1).padStart(3, '0')}-[a-z0-9-]+\\.sql$`));
+      expect(sql).toMatch(/^-- Breaks: /);
+    }
+  });
+});
+
+describe('what the database itself refuses', () => {
+  test.each([
+    ['units below zero', "insert into ledger.balance values (0, 1, 's', 'w', 0, -1, 1, 0)"],
+    ['units that do not add up', "insert into ledger.balance values (0, 1, 's', 'w', 5, 1, 1, 1)"],
+    ['an entry of nothing', "insert into ledger.entry values (0, 1, 0, 1, 's', 'w', 'outside', 'available', 0)"],
+    ['an entry to itself', "insert into ledger.entry values (0, 1, 0, 1, 's', 'w', 'sold', 'sold', 1)"],
+    ['an unknown account', "insert into ledger.entry values (0, 1, 0, 1, 's', 'w', 'sold', 'lost', 1)"],
+    ['two numbers of shards', 'insert into ledger.deployment (shards) values (1), (2)'],
+  ])('%s', async (_name, sql) => {
+    await expect(pool.query(sql)).rejects.toThrow(/violates|duplicate/);
+  });
+});

@@ -1,0 +1,178 @@
+import { Kafka, logLevel } from 'kafkajs';
+import type { Pool } from 'pg';
+import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest';
+import { systemClock } from '../kernel/clock.ts';
+import { shardStatusCommand } from '../lua/bindings.ts';
+import { makeSale, reserve } from '../lua/testing.ts';
+import type { ServiceSet } from '../services/services.ts';
+import { applyBatches, readWatermark } from './apply.ts';
+import type { Batch } from './events.ts';
+import { createKafkaCarrier, startKafkaConsumer, topicOf } from './kafka.ts';
+import { startRelay } from './relay.ts';
+import {
+  balanceOf,
+  batchOf,
+  countingStats,
+  createLedger,
+  emptyStores,
+  happenings,
+  loadedSale,
+  openTestEngine,
+  randomLoad,
+  silent,
+  startTestServices,
+  stopTestServices,
+  type TestEngine,
+  wrongsOf,
+} from './testing.ts';
+
+let services: ServiceSet;
+let pool: Pool;
+let engine: TestEngine;
+let deployment = '';
+let deployments = 0;
+const stops: (() => Promise<void>)[] = [];
+
+beforeAll(async () => {
+  services = await startTestServices(['valkey', 'postgres', 'kafka']);
+  pool = await createLedger(services, []);
+}, 600_000);
+afterAll(async () => {
+  await stopTestServices(services, pool);
+}, 60_000);
+beforeEach(async () => {
+  await emptyStores(services, pool);
+  engine = await openTestEngine(services, pool, { count: 2 });
+  deployment = `test${deployments++}`;
+});
+afterEach(async () => {
+  for (const stop of stops.splice(0).reverse()) await stop();
+  await engine.close();
+  expect(await wrongsOf(pool)).toEqual([]);
+}, 60_000);
+
+const brokers = (): string[] => [String(services.services.kafka?.url)];
+
+async function pipeline({ stallMs = 2_000 } = {}) {
+  const stats = countingStats();
+  const common = { brokers: brokers(), name: deployment, logger: silent };
+  const apply = (shard: number, batches: Batch[]) => applyBatches(pool, shard, batches);
+  const consumer = await startKafkaConsumer({ ...common, apply, stats });
+  stops.push(() => consumer.stop());
+  const relay = startRelay({
+    ...{ shards: 2, source: engine.outbox, carrier: createKafkaCarrier(common), clock: systemClock, logger: silent },
+    ...{ watermark: (shard: number) => readWatermark(pool, shard), stats, stallMs },
+  });
+  stops.push(() => relay.stop());
+  return stats.counts;
+}
+
+async function withAdmin<T>(work: (kafka: Kafka) => Promise<T>): Promise<T> {
+  return work(new Kafka({ brokers: brokers(), logLevel: logLevel.NOTHING, retry: { retries: 10 } }));
+}
+
+const behind = async (shard = 0): Promise<number> =>
+  (await engine.shard(shard).call(shardStatusCommand, {})).seq - (await readWatermark(pool, shard)).watermark;
+const caughtUp = (shard = 0) => expect.poll(() => behind(shard), { timeout: 60_000, interval: 50 }).toBe(0);
+
+test('events arrive, of all shards, each shard in one partition and in order', { timeout: 120_000 }, async () => {
+  const counts = await pipeline();
+  await Promise.all([
+    makeSale(engine.shard(0), { id: 'one', ...loadedSale }),
+    makeSale(engine.shard(1), { id: 'two', ...loadedSale }),
+  ]);
+  await Promise.all([0, 1].map((shard) => randomLoad(engine.shard(shard), { seed: shard, calls: 100 })));
+  await Promise.all([caughtUp(0), caughtUp(1)]);
+  expect(counts).toMatchObject({ stopped: 0 });
+  expect(counts.applied).toBeGreaterThan(200);
+});
+
+test('Kafka stopped in the middle and started again: all arrives', { timeout: 180_000 }, async () => {
+  const counts = await pipeline();
+  await makeSale(engine.shard(0), loadedSale);
+  await randomLoad(engine.shard(0), { seed: 1, calls: 30 });
+  await caughtUp();
+  await services.kill('kafka', 'SIGKILL');
+  await randomLoad(engine.shard(0), { seed: 2, calls: 60 });
+  await expect.poll(() => counts.failed, { timeout: 60_000 }).toBeGreaterThan(0);
+  expect(await behind()).toBeGreaterThan(0);
+  await services.startOne('kafka');
+  await caughtUp();
+  await randomLoad(engine.shard(0), { seed: 3, calls: 30 });
+  await caughtUp();
+  expect(counts.stopped).toBe(0);
+});
+
+test('the topic lost whole in the middle: the relay sends again, nothing is lost', { timeout: 180_000 }, async () => {
+  const counts = await pipeline();
+  await makeSale(engine.shard(0), loadedSale);
+  await randomLoad(engine.shard(0), { seed: 1, calls: 30 });
+  await caughtUp();
+  await withAdmin(async (kafka) => {
+    const admin = kafka.admin();
+    await admin.connect();
+    await admin.deleteTopics({ topics: [topicOf(deployment)] });
+    await admin.disconnect();
+  });
+  await randomLoad(engine.shard(0), { seed: 2, calls: 60 });
+  await caughtUp();
+  expect(counts.stopped).toBe(0);
+});
+
+test('what is no batch of events is passed over; what follows it arrives', { timeout: 120_000 }, async () => {
+  const counts = await pipeline();
+  await makeSale(engine.shard(0));
+  await caughtUp();
+  await withAdmin(async (kafka) => {
+    const producer = kafka.producer();
+    await producer.connect();
+    const values = [
+      '',
+      'no JSON',
+      '{}',
+      '[]',
+      'null',
+      JSON.stringify({ ...batchOf(3, [happenings.set()]), shard: -1 }),
+    ];
+    const messages = [...values.map((value) => ({ key: '0', value, partition: 0 })), { value: null, partition: 0 }];
+    await producer.send({ topic: topicOf(deployment), messages });
+    await producer.disconnect();
+  });
+  await reserve(engine.shard(0), [{}]);
+  await caughtUp();
+  expect(await balanceOf(pool)).toBe('9/1/0');
+  expect(counts.stopped).toBe(0);
+});
+
+test('a forged batch of a shard stops that shard and no other, even in the same partition', {
+  timeout: 120_000,
+}, async () => {
+  const counts = await pipeline();
+  await makeSale(engine.shard(0), { id: 'one' });
+  await makeSale(engine.shard(1), { id: 'two' });
+  await Promise.all([caughtUp(0), caughtUp(1)]);
+  await withAdmin(async (kafka) => {
+    const producer = kafka.producer();
+    await producer.connect();
+    const value = JSON.stringify(batchOf(1, [happenings.set(), happenings.restocked(1)]));
+    await producer.send({ topic: topicOf(deployment), messages: [{ key: '0', value, partition: 1 }] });
+    await producer.disconnect();
+  });
+  await expect.poll(() => counts.stopped, { timeout: 20_000 }).toBeGreaterThan(0);
+  await reserve(engine.shard(1), [{}]);
+  await caughtUp(1);
+  expect((await readWatermark(pool, 0)).stopped).toMatch(/two histories/);
+  expect((await readWatermark(pool, 1)).stopped).toBeNull();
+});
+
+test('Postgres away: nothing is passed over', { timeout: 120_000 }, async () => {
+  const counts = await pipeline();
+  await makeSale(engine.shard(0), loadedSale);
+  await randomLoad(engine.shard(0), { seed: 1, calls: 20 });
+  await caughtUp();
+  await services.kill('postgres', 'SIGKILL');
+  await randomLoad(engine.shard(0), { seed: 2, calls: 40 });
+  await services.startOne('postgres');
+  await caughtUp();
+  expect(counts.stopped).toBe(0);
+});

@@ -1,0 +1,243 @@
+/** For tests: real Valkey, and shards of it that a test has for itself. */
+import { mkdtempSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { Redis } from 'iovalkey';
+import { connectValkey, type ValkeyConnection } from '../engine/valkey.ts';
+import { shardKey } from '../kernel/ids.ts';
+import { type ServiceSet, startServices, type ValkeyOptions } from '../services/services.ts';
+import {
+  openShardCommand,
+  putSaleCommand,
+  type ReserveArgs,
+  reserveCommand,
+  type ShardCommand,
+  snapshotCommand,
+  statusCodes,
+} from './bindings.ts';
+import { decodeLines, decodeOutboxEntry, type Fact, type Line, type OutboxEntry } from './outbox.ts';
+
+export type TestValkey = {
+  url: string;
+  services: ServiceSet;
+  valkey: ValkeyConnection;
+  /** A plain client, for what no function does. */
+  redis: Redis;
+  stop(): Promise<void>;
+};
+
+/** What this machine happens to name must not decide what the tests start. */
+export function environmentWithoutServices(): NodeJS.ProcessEnv {
+  const { VALKEY_URL: _valkey, DATABASE_URL: _database, KAFKA_BROKERS: _kafka, ...env } = process.env;
+  return env;
+}
+
+export async function startTestValkey(valkey: ValkeyOptions = {}): Promise<TestValkey> {
+  const services = await startServices({
+    names: ['valkey'],
+    dataDir: mkdtempSync(join(tmpdir(), 'stampede-lua-')),
+    removeDataDir: true,
+    env: environmentWithoutServices(),
+    valkey,
+  });
+  const url = String(services.services.valkey?.url);
+  const connection = await connectReady(url);
+  const redis = new Redis(url, { maxRetriesPerRequest: 3 });
+  redis.on('error', () => undefined);
+  return {
+    url,
+    services,
+    valkey: connection,
+    redis,
+    async stop() {
+      await connection.close();
+      redis.disconnect();
+      await services.stop();
+    },
+  };
+}
+
+export async function connectReady(url: string): Promise<ValkeyConnection> {
+  const connection = connectValkey(url, () => undefined);
+  await new Promise<void>((resolve) => connection.onConnected(resolve));
+  return connection;
+}
+
+export type CallOptions = { epoch?: number; seen?: number; deadlineMs?: number };
+
+export type TestShard = {
+  number: number;
+  /** The shard's hash tag and colon: what every key of it starts with. */
+  prefix: string;
+  redis: Redis;
+  call<Args, Answer>(command: ShardCommand<Args, Answer>, args: Args, options?: CallOptions): Promise<Answer>;
+};
+
+/** The shard `number` as a caller sees it, without opening it. */
+export function shardOn(server: TestValkey, number: number): TestShard {
+  const key = shardKey(number);
+  return {
+    number,
+    prefix: key.slice(0, -'shard'.length),
+    redis: server.redis,
+    async call(command, args, { epoch = 1, seen = 0, deadlineMs = Number.MAX_SAFE_INTEGER } = {}) {
+      const argument = command.encode({ epoch, seen, deadlineMs }, args);
+      return command.decode(await server.valkey.call(command.name, command.readOnly, key, argument));
+    },
+  };
+}
+
+let shardsOpened = 0;
+
+/** A new shard at epoch 1. */
+export async function openTestShard(
+  server: TestValkey,
+  { outboxEvents = 1_000_000, rememberMs = 3_600_000 }: { outboxEvents?: number; rememberMs?: number } = {},
+): Promise<TestShard> {
+  const shard = shardOn(server, shardsOpened++);
+  await shard.call(openShardCommand, { epoch: 1, expected: 0, outboxEvents, rememberMs });
+  return shard;
+}
+
+/** SKU -> warehouse -> units, in serving order. */
+export type Stock = Record<string, Record<string, number>>;
+
+export type SaleOptions = {
+  id?: string;
+  settings?: string;
+  digest?: string;
+  stock?: Stock;
+  opensAt?: number;
+  closesAt?: number;
+  perBuyer?: number;
+  holdMs?: number;
+  durability?: number;
+  extensions?: number;
+  extendMs?: number;
+};
+
+export function saleArgs(options: SaleOptions = {}) {
+  const { stock = { shoe: { east: 10 } } } = options;
+  return {
+    id: 'sale',
+    settings: '{"title":"A sale"}',
+    digest: 'opening',
+    opensAt: 0,
+    closesAt: 0,
+    perBuyer: 0,
+    holdMs: 60_000,
+    durability: 2,
+    extensions: 1,
+    extendMs: 300_000,
+    ...options,
+    stock: Object.entries(stock).flatMap(([sku, warehouses]) =>
+      Object.entries(warehouses).map(([warehouse, quantity]) => ({ sku, warehouse, quantity })),
+    ),
+  };
+}
+
+/** Makes a sale; answers its number. */
+export async function makeSale(shard: TestShard, options: SaleOptions = {}): Promise<number> {
+  const { status, no } = await shard.call(putSaleCommand, saleArgs(options));
+  if (status !== statusCodes.ok) throw new Error(`the sale was not made: ${statusName(status)}`);
+  return no;
+}
+
+/** Twelve characters that begin with `name`: an id of a buyer, or a key's digest. */
+export const short = (name: string): string => name.padEnd(12, '_');
+
+export type Wish = { sale?: number; buyer?: string; key?: string; lines?: Record<string, number> };
+
+/** The packed form's tables of sales and items, out of plain wishes. */
+export function reserveArgs(wishes: Wish[]): ReserveArgs {
+  const args: ReserveArgs = { sales: [], items: [], requests: [] };
+  const place = <Item>(list: Item[], same: (item: Item) => boolean, item: Item): number => {
+    const found = list.findIndex(same);
+    return found >= 0 ? found : list.push(item) - 1;
+  };
+  for (const { sale: no = 1, buyer = 'ann', key = 'k', lines = { shoe: 1 } } of wishes) {
+    const sale = place(args.sales, (one) => one.no === no, { no });
+    args.requests.push({
+      sale,
+      buyer: short(buyer),
+      key: short(key),
+      lines: Object.entries(lines).map(([sku, quantity]) => ({
+        item: place(args.items, (one) => one.sale === sale && one.sku === sku, { sale, sku }),
+        quantity,
+      })),
+    });
+  }
+  return args;
+}
+
+const names = new Map(Object.entries(statusCodes).map(([name, code]) => [code as number, name]));
+export type StatusName = keyof typeof statusCodes;
+export const statusName = (status: number): StatusName => (names.get(status) ?? String(status)) as StatusName;
+
+export type Reserved = { status: StatusName; seq: number; expiresAt: number; item: number; lines: Line[] };
+
+export async function reserve(shard: TestShard, wishes: Wish[], options?: CallOptions): Promise<Reserved[]> {
+  const { results } = await shard.call(reserveCommand, reserveArgs(wishes), options);
+  return results.map(({ status, seq, expiresAt, item, lines }) => ({
+    status: statusName(status),
+    seq,
+    expiresAt,
+    item,
+    lines: decodeLines(lines),
+  }));
+}
+
+/** A reservation as calls name it. */
+export const reference = (seq: number, { sale = 1, buyer = 'ann', key = 'k' }: Wish = {}, seconds = 0) => ({
+  sale,
+  buyer: short(buyer),
+  key: short(key),
+  seq,
+  seconds,
+});
+
+/** `SALE/SKU/WAREHOUSE` -> `on hand/reserved/sold`. */
+export async function counters(shard: TestShard): Promise<Record<string, string>> {
+  const { sales } = await shard.call(snapshotCommand, {});
+  return Object.fromEntries(
+    sales.flatMap(({ no, stock }) =>
+      stock.map((w) => [`${no}/${w.sku}/${w.warehouse}`, `${w.onHand}/${w.reserved}/${w.sold}`]),
+    ),
+  );
+}
+
+/** Units held and owned by a buyer in a sale. */
+export async function unitsOf(shard: TestShard, buyer: string, sale = 1): Promise<number> {
+  return Number((await shard.redis.hget(`${shard.prefix}book:${sale}`, short(buyer))) ?? 0);
+}
+
+/** The whole outbox: each entry with its stream id, checked and decoded. */
+export async function outboxOf(shard: TestShard): Promise<{ id: string; entry: OutboxEntry }[]> {
+  const entries = await shard.redis.xrangeBuffer(`${shard.prefix}outbox`, '-', '+');
+  return entries.map(([id, fields]) => ({
+    id: id.toString(),
+    entry: decodeOutboxEntry(fields[1] ?? Buffer.alloc(0)),
+  }));
+}
+
+export async function factsOf(shard: TestShard): Promise<Fact[]> {
+  return (await outboxOf(shard)).flatMap(({ entry }) => entry.facts);
+}
+
+/** Every key of the shard with its content, less the shard's time: equal before and after means that nothing was left. */
+export async function contentOf(shard: TestShard): Promise<Record<string, string>> {
+  const content: Record<string, string> = {};
+  for (const key of (await shard.redis.keys(`${shard.prefix}*`)).sort()) {
+    if (key === `${shard.prefix}shard`) {
+      const { at: _at, ...rest } = await shard.redis.hgetall(key);
+      content[key] = JSON.stringify(rest);
+    } else content[key] = String((await shard.redis.dumpBuffer(key))?.toString('hex'));
+  }
+  return content;
+}
+
+/** Puts the shard's time ahead of the server's, to where no real time comes: from then on the test alone moves it. */
+export async function holdTime(shard: TestShard, atMs = Date.now() + 1e10): Promise<number> {
+  await shard.redis.hset(`${shard.prefix}shard`, 'at', String(atMs));
+  return atMs;
+}
