@@ -39,7 +39,9 @@ export async function openStores(config: Config, logger: Logger, options: { obse
     complaint = error.message;
   });
   try {
-    if (!options.observe) {
+    // Of the two stores, the one that can't be reached is named.
+    if (options.observe) await pool.query('select 1');
+    else {
       await migrate(pool);
       await checkShardCount(pool, config.shards);
     }

@@ -57,7 +57,8 @@ export async function reconcileCommand(
   } else {
     print('available / reserved / sold, as of each shard’s sequence:');
     print(reconciliationTable(found));
-    for (const shard of unread) print(styleText('red', `Shard ${shard.shard} was not compared: ${shard.unread}.`));
+    for (const shard of unread)
+      print(styleText('red', `Shard ${shard.shard} was not compared: ${(shard.unread ?? '').replace(/\.$/, '')}.`));
     if (found.drift > 0) print(styleText('red', `Drift: ${found.drift} units.`));
     else if (unread.length === 0) print(styleText('green', 'Valkey and the ledger agree.'));
   }

@@ -112,6 +112,8 @@ export function verdictText({ figures, onSale, faults }: Verdict, crowd: CrowdRe
   const mark = (good: boolean): string => (good ? styleText('green', '✔') : styleText('red', '✘'));
   const table = new Table({
     style: { head: [], border: [] },
+    // Without lines between the rows.
+    chars: { mid: '', 'left-mid': '', 'mid-mid': '', 'right-mid': '' },
     colAligns: ['left', 'right', 'left'],
   });
   const row = (name: string, value: string, sign = ''): void => {
@@ -133,7 +135,10 @@ export function verdictText({ figures, onSale, faults }: Verdict, crowd: CrowdRe
   if (figures.soldOutAfterMs !== null) row('all sold after', `${(figures.soldOutAfterMs / 1_000).toFixed(1)} s`);
   if (figures.ledgerLagMs >= 0) row('ledger level after', ms(figures.ledgerLagMs));
   row('transport', figures.transport);
-  const behaviour = `${many(crowd.doubleClicks, 'double click')}, ${many(crowd.hangUps, 'hang-up')} (${number(crowd.replays)} brought back by their key), ${many(crowd.greedy, 'grab')} at a second unit, ${many(crowd.abandoned, 'hold')} left to expire.`;
+  const behaviour = [
+    `${many(crowd.doubleClicks, 'double click')}, ${many(crowd.greedy, 'grab')} at a second unit, ${many(crowd.abandoned, 'hold')} left to expire,`,
+    `${many(crowd.hangUps, 'hang-up')}, after which the key brought ${many(crowd.replays, 'hold')} back.`,
+  ].join('\n');
   const last =
     faults.length === 0
       ? styleText('green', summary(figures, onSale))

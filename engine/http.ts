@@ -64,6 +64,7 @@ export type HttpStats = {
 };
 
 const keyPattern = new RegExp(`^[\\x21-\\x7e]{1,${limits.idempotencyKeyChars}}$`);
+const requestIdPattern = /^[A-Za-z0-9_.-]{1,64}$/;
 const processTag = Math.floor(Math.random() * 36 ** 6).toString(36);
 let requests = 0;
 
@@ -108,6 +109,10 @@ export function invalidRequest(errors: FieldError[]): Refusal {
   const first = errors[0];
   const detail = first ? `${first.path} ${first.message}.` : 'The request is not as it should be.';
   return refusal('invalid-request', detail, { errors });
+}
+
+export function addressOf(res: HttpResponse): string {
+  return Buffer.from(res.getRemoteAddressAsText()).toString('latin1');
 }
 
 /** A refusal as an HTTP reply. */
@@ -164,7 +169,7 @@ export function createHttp(app: TemplatedApp, options: HttpOptions): Http {
   function write(res: HttpResponse, requestId: string, reply: Reply, close: boolean, head: boolean): void {
     res.cork(() => {
       res.writeStatus(statusLineOf(reply.status));
-      // Two headers in one call: each call into the server costs half a microsecond. Neither value is a client's.
+      // Two headers in one call: each call into the server costs half a microsecond. A client's id is of harmless characters.
       res.writeHeader('Content-Type', `${reply.contentType ?? 'application/json'}\r\nX-Request-Id: ${requestId}`);
       if (reply.headers) for (const name in reply.headers) res.writeHeader(name, reply.headers[name] ?? '');
       if (head) res.endWithoutBody(Buffer.byteLength(reply.body), close || http.stopping);
@@ -173,9 +178,11 @@ export function createHttp(app: TemplatedApp, options: HttpOptions): Http {
   }
 
   /** Begins a call: from here on `answer` is called once, by somebody. */
-  function begin(res: HttpResponse, name: string, head = false): Begun {
+  function begin(res: HttpResponse, req: HttpRequest, name: string, head = false): Begun {
     const startedMs = performance.now();
-    const requestId = `${processTag}-${(++requests).toString(36)}`;
+    const given = req.getHeader('x-request-id');
+    const requestId =
+      given !== '' && requestIdPattern.test(given) ? given : `${processTag}-${(++requests).toString(36)}`;
     let open = true;
     let answered = false;
     let handed = false;
@@ -219,7 +226,7 @@ export function createHttp(app: TemplatedApp, options: HttpOptions): Http {
     };
 
     return (res, req) => {
-      const { requestId, answer, hand } = begin(res, name);
+      const { requestId, answer, hand } = begin(res, req, name);
       const authorization = req.getHeader('authorization');
       const contentType = validator ? req.getHeader('content-type') : '';
       const idempotencyKey = route.keyed ? req.getHeader('idempotency-key') : '';
@@ -259,12 +266,12 @@ export function createHttp(app: TemplatedApp, options: HttpOptions): Http {
           return;
         }
         const buyerId = caller.kind === 'buyer' ? caller.buyerId : '';
-        let address = '';
-        if (options.addressLimit && !route.unlimited) {
-          address = Buffer.from(res.getRemoteAddressAsText()).toString('latin1');
+        const limited = options.addressLimit !== null && !route.unlimited;
+        const address = limited || route.who === 'operator' ? addressOf(res) : '';
+        if (limited) {
           const nowMs = performance.now();
           const seconds =
-            options.addressLimit.take(address, nowMs) ||
+            (options.addressLimit?.take(address, nowMs) ?? 0) ||
             (route.limitedAs === 'sessions' ? (options.sessionLimit?.take(address, nowMs) ?? 0) : 0) ||
             (buyerId === '' ? 0 : (options.buyerLimit?.take(buyerId, nowMs) ?? 0));
           if (seconds > 0) {
@@ -276,7 +283,8 @@ export function createHttp(app: TemplatedApp, options: HttpOptions): Http {
       };
 
       if (!validator) {
-        proceed(null);
+        if (Number(req.getHeader('content-length') || 0) > limits.bodyBytes) answer(tooLarge, true);
+        else proceed(null);
         return;
       }
       res.collectBody(limits.bodyBytes, (bytes) => {
@@ -297,7 +305,7 @@ export function createHttp(app: TemplatedApp, options: HttpOptions): Http {
     }
     for (const [path, allowed] of methods) {
       app.any(path, (res, req) => {
-        const { requestId, answer } = begin(res, `ANY ${path}`, req.getMethod() === 'head');
+        const { requestId, answer } = begin(res, req, `ANY ${path}`, req.getMethod() === 'head');
         if (Number(req.getHeader('content-length') || 0) > limits.bodyBytes) answer(tooLarge, true);
         else {
           const list = allowed.join(', ');
@@ -309,7 +317,7 @@ export function createHttp(app: TemplatedApp, options: HttpOptions): Http {
       });
     }
     app.any('/*', (res, req) => {
-      const { answer } = begin(res, 'ANY /*', req.getMethod() === 'head');
+      const { answer } = begin(res, req, 'ANY /*', req.getMethod() === 'head');
       if (Number(req.getHeader('content-length') || 0) > limits.bodyBytes) answer(tooLarge, true);
       else answer(refusal('not-found', `There is nothing at ${req.getUrl().slice(0, 200)}.`));
     });

@@ -218,6 +218,16 @@ describe('close codes', () => {
     expect((await client.closed).code).toBe(code);
   });
 
+  it('4401: a good token in characters whose low bytes alone are its own', async () => {
+    const [client, { token }] = await Promise.all([open(), bed.session()]);
+    const at = token.indexOf('.') + 1;
+    const wide = String.fromCharCode(token.charCodeAt(at) + 0x100);
+    client.send({ type: 'auth', token: token.slice(0, at) + wide + token.slice(at + 1) });
+    client.send({ type: 'reserve', requestId: 'r', idempotencyKey: 'k', lines: [] });
+    const end = await Promise.race([client.closed, client.next(({ requestId }) => requestId === 'r')]);
+    expect(end).toMatchObject({ code: 4401 });
+  });
+
   it('1009 or a broken connection: a frame of a megabyte', async () => {
     const client = await open();
     client.send(' '.repeat(1024 * 1024));

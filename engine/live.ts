@@ -10,7 +10,8 @@ import { errorCodes, problemOf, type Refusal, RefusalError, refusal } from '../k
 import { isId } from '../kernel/ids.ts';
 import { limits } from '../kernel/limits.ts';
 import type { Logger } from '../kernel/logger.ts';
-import { fieldErrors, invalidRequest, replyOf, statusLineOf } from './http.ts';
+import { addressOf, fieldErrors, invalidRequest, replyOf, statusLineOf } from './http.ts';
+import type { RateLimiter } from './rate-limit.ts';
 import type { Reservation, Reservations } from './reservations.ts';
 import type { SaleDirectory, SaleReading } from './sales.ts';
 import { ClientFrame, ReserveBody } from './schemas.ts';
@@ -64,6 +65,8 @@ export function serveLive(
     sales: SaleDirectory;
     reservations: Reservations;
     sessions: Sessions;
+    addressLimit: RateLimiter | null;
+    buyerLimit: RateLimiter | null;
     clock: Clock;
     logger: Logger;
     /** Answers to purchases a second, over all processes of this engine. */
@@ -78,6 +81,9 @@ export function serveLive(
   >();
   const stopped = new AbortController();
   let upgrades = 0;
+
+  const waitSeconds = (limiter: RateLimiter | null, name: string): number =>
+    limiter?.take(name, clock.monotonicMs()) ?? 0;
 
   const stockFrame = (stock: SkuStock, at: string): string => JSON.stringify({ type: 'stock', ...stock, at });
   const saleFrame = ({ sale, lag }: SaleReading): string => {
@@ -228,6 +234,8 @@ export function serveLive(
       else close(ws, closeCodes.badToken, 'no valid session token');
     } else if (watcher.buyerId === '') {
       close(ws, closeCodes.badToken, 'send an auth frame first');
+    } else if (waitSeconds(parts.buyerLimit, watcher.buyerId) > 0) {
+      refuse(ws, frame.requestId, refusal('rate-limited', 'Too many purchases a second: slow down.'));
     } else if (frame.type === 'reserve') {
       reserve(ws, frame);
     } else {
@@ -254,6 +262,11 @@ export function serveLive(
         res.end(reply.body);
       });
     };
+    const seconds = parts.addressLimit ? waitSeconds(parts.addressLimit, addressOf(res)) : 0;
+    if (seconds > 0) {
+      answer(refusal('rate-limited', `Wait ${seconds} s.`, { retryAfterSeconds: seconds }));
+      return;
+    }
     if (!isId(saleId)) {
       answer(refusal('not-found', 'There is no such sale.'));
       return;

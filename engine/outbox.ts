@@ -112,7 +112,7 @@ export type Outbox = {
   /** Up to `max` entries after sequence `after`, oldest first; `seq` is the shard's last. */
   read(shard: number, after: number, max: number): Promise<{ seq: number; batches: OutboxBatch[] }>;
   /** Tells the shard how far the ledger is; what it has is dropped, less the last `keep` events. */
-  trim(shard: number, acked: number, ackedAtMs: number, keep: number): Promise<void>;
+  trim(shard: number, acked: number, keep: number): Promise<void>;
   snapshot(shard: number): Promise<ShardSnapshot>;
 };
 
@@ -122,8 +122,8 @@ export function createOutbox(shards: Shards): Outbox {
       const { seq, entries } = await shards.call(shard, outboxReadCommand, { after, max });
       return { seq, batches: entries.map((entry) => batchOf(shard, entry.body)) };
     },
-    async trim(shard, acked, ackedAt, keep) {
-      await shards.call(shard, outboxTrimCommand, { acked, ackedAt, keep });
+    async trim(shard, acked, keep) {
+      await shards.call(shard, outboxTrimCommand, { acked, keep });
     },
     async snapshot(shard) {
       const { epoch, seq, sales } = await shards.call(shard, snapshotCommand, {});

@@ -91,7 +91,7 @@ function readingOf(answer: ReadSaleAnswer): SaleReading | null {
   return {
     no: answer.no,
     sale: { ...settings, state: stateOf(answer, settings), stock, at: timestamp(answer.now) },
-    lag: { events, lagMs: events === 0 ? 0 : Math.max(0, Math.round(answer.now - answer.ackedAt)) },
+    lag: { events, lagMs: answer.waitingSince === 0 ? 0 : Math.max(0, Math.round(answer.now - answer.waitingSince)) },
   };
 }
 

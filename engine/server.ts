@@ -9,9 +9,9 @@ import { SetupError } from '../kernel/errors.ts';
 import { limits } from '../kernel/limits.ts';
 import type { Logger } from '../kernel/logger.ts';
 import { whyNot } from './durability.ts';
-import { createHttp, json, type Route } from './http.ts';
+import { createHttp } from './http.ts';
 import { serveLive } from './live.ts';
-import { openApiOf } from './openapi.ts';
+import { probeRoutes } from './probes.ts';
 import { createRateLimiter } from './rate-limit.ts';
 import { createReservations, type ReservationArchive } from './reservations.ts';
 import { type AuditLog, sellingRoutes } from './routes.ts';
@@ -88,68 +88,31 @@ export async function startEngine(parts: {
   const sales = createSaleDirectory(shards, (durability) => whyNot(durability, parts.valkeySettings));
   const reservations = createReservations(shards, sales, parts.archive, clock, logger);
   const rates = config.rateLimits;
+  const addressLimit = rates && createRateLimiter(rates.address);
+  const buyerLimit = rates && createRateLimiter(rates.buyer);
   const http = createHttp(app, {
     sessions,
     logger,
     stats,
-    addressLimit: rates && createRateLimiter(rates.address),
+    addressLimit,
     sessionLimit: rates && createRateLimiter(rates.sessions),
-    buyerLimit: rates && createRateLimiter(rates.buyer),
+    buyerLimit,
   });
   const health = watchDependencies(parts.dependencies, clock);
-  const board = readFileSync(join(import.meta.dirname, 'board.html'), 'utf8');
-
   const selling = sellingRoutes({ sales, reservations, sessions, logger, audit: parts.audit });
-  const document = JSON.stringify(openApiOf(selling, version));
-  const plain = (path: string, summary: string, handle: Route['handle']): Route => ({
-    method: 'get',
-    path,
-    summary,
-    who: 'anyone',
-    answers: { 200: null },
-    errors: [],
-    unlimited: true,
-    handle,
-  });
   const live = serveLive(app, {
     sales,
     reservations,
     sessions,
+    addressLimit,
+    buyerLimit,
     clock,
     logger,
     answersPerSecond: parts.answersPerSecond,
   });
   http.register([
     ...selling,
-    plain('/healthz', 'Whether the process lives', (_call, answer) => answer(json(200, { ok: true }))),
-    plain('/readyz', 'Whether anything can be sold', (_call, answer) => {
-      const fenced = shards.fenced();
-      const degraded = health.away();
-      if (shards.sellable()) answer(json(200, { ready: true, degraded, fenced }));
-      else answer(json(503, { ready: false, degraded: ['valkey', ...degraded], fenced }, { 'Retry-After': '1' }));
-    }),
-    plain('/metrics', 'Prometheus metrics', (_call, answer) => {
-      parts.metrics().then(
-        (body) => answer({ status: 200, body, contentType: 'text/plain; version=0.0.4; charset=utf-8' }),
-        (error: unknown) => {
-          logger.error({ error: String(error) }, 'the metrics could not be read');
-          answer({ status: 503, body: 'the metrics could not be read', contentType: 'text/plain' });
-        },
-      );
-    }),
-    plain('/openapi.json', 'This interface', (_call, answer) => answer({ status: 200, body: document })),
-    plain('/', 'The live board of a sale', (_call, answer) =>
-      answer({
-        status: 200,
-        body: board,
-        contentType: 'text/html; charset=utf-8',
-        headers: {
-          'X-Content-Type-Options': 'nosniff',
-          'Content-Security-Policy':
-            "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'",
-        },
-      }),
-    ),
+    ...probeRoutes({ selling, version, shards, away: health.away, metrics: parts.metrics, logger }),
   ]);
   stats.observe({ shards, reservations, sockets: () => live.sockets });
 

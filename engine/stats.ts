@@ -74,6 +74,8 @@ export function createEngineStats(registry: Registry): EngineStats {
           name,
           help,
           labelNames,
+          // Each process of an engine sees the same shards.
+          aggregator: name.startsWith('stampede_shard_') ? 'max' : 'sum',
           registers,
           collect() {
             read((value, shard) => {
@@ -99,7 +101,7 @@ export function createEngineStats(registry: Registry): EngineStats {
       perShard('stampede_shard_outbox_events', 'Events that the ledger has not yet', (s) => s.seq - s.acked);
       perShard('stampede_shard_outbox_events_limit', 'How many it may be', (s) => s.outboxEvents);
       perShard('stampede_shard_ledger_lag_seconds', 'How old the oldest event is that the ledger has not', (s) =>
-        s.seq === s.acked ? 0 : Math.max(0, (s.now - s.ackedAt) / 1000),
+        s.waitingSince === 0 ? 0 : Math.max(0, (s.now - s.waitingSince) / 1000),
       );
       gauge('stampede_shard_fenced', '1 while the shard is fenced', (set) => {
         const fenced = new Set(shards.fenced().map((entry) => entry.shard));

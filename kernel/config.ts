@@ -52,7 +52,9 @@ export const variables = {
 type Environment = Record<string, string | undefined>;
 
 function wrong(name: keyof typeof variables, value: string): SetupError {
-  return new SetupError('bad-configuration', `${name}=${value} is not valid: ${variables[name]}`);
+  // A URL's password is not for the terminal or the log.
+  const shown = value.replace(/:[^:@/]*@/, ':…@');
+  return new SetupError('bad-configuration', `${name}=${shown} is not valid: ${variables[name]}`);
 }
 
 function integer(env: Environment, name: keyof typeof variables, fallback: number, min: number, max: number): number {
@@ -124,7 +126,7 @@ export function readConfig(
   const valkeyUrl = env.VALKEY_URL ?? '';
   if (!/^(redis|valkey):\/\/.|^unix:\/\/\/./.test(valkeyUrl)) throw wrong('VALKEY_URL', valkeyUrl);
   const databaseUrl = env.DATABASE_URL ?? '';
-  if (!/^postgres(ql)?:\/\/./.test(databaseUrl)) throw wrong('DATABASE_URL', databaseUrl.replace(/:[^:@/]*@/, ':…@'));
+  if (!/^postgres(ql)?:\/\/./.test(databaseUrl)) throw wrong('DATABASE_URL', databaseUrl);
   const kafkaBrokers = (env.KAFKA_BROKERS ?? '').split(',').filter(Boolean);
   if (kafkaBrokers.some((broker) => !/^[^\s:]+:\d+$/.test(broker)))
     throw wrong('KAFKA_BROKERS', env.KAFKA_BROKERS ?? '');

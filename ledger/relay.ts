@@ -11,7 +11,7 @@ import type { Batch } from './events.ts';
 /** The outbox of each shard: what the relay needs of it. */
 export type OutboxSource = {
   read(shard: number, after: number, max: number): Promise<{ seq: number; batches: Batch[] }>;
-  trim(shard: number, acked: number, ackedAtMs: number, keep: number): Promise<void>;
+  trim(shard: number, acked: number, keep: number): Promise<void>;
 };
 
 /** Takes batches towards the ledger: resolves when they are there, or safely on their way. */
@@ -63,7 +63,7 @@ export function startRelay(options: {
         const nowMs = clock.monotonicMs();
         if (mark.watermark > acked) progressMs = nowMs;
         if (mark.watermark > acked && nowMs - trimmedMs >= trimEveryMs) {
-          await source.trim(shard, mark.watermark, mark.watermarkAtMs, limits.outboxTailEvents);
+          await source.trim(shard, mark.watermark, limits.outboxTailEvents);
           acked = mark.watermark;
           trimmedMs = nowMs;
         }

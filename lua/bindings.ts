@@ -258,9 +258,9 @@ export const outboxReadCommand: ShardCommand<OutboxReadArgs, OutboxReadAnswer> =
   },
 };
 
-export type OutboxTrimArgs = { acked: number; ackedAt: number; keep: number };
+export type OutboxTrimArgs = { acked: number; keep: number };
 export type OutboxTrimAnswer = { seq: number; acked: number };
-/** notes that the ledger has everything up to `acked` (from time `ackedAt`), and drops what it has, less the last `keep` events, kept for the day when Postgres comes back a little older. */
+/** notes that the ledger has everything up to `acked`, and drops what it has, less the last `keep` events, kept for the day when Postgres comes back a little older. */
 export const outboxTrimCommand: ShardCommand<OutboxTrimArgs, OutboxTrimAnswer> = {
   name: 'outbox_trim',
   readOnly: false,
@@ -268,7 +268,6 @@ export const outboxTrimCommand: ShardCommand<OutboxTrimArgs, OutboxTrimAnswer> =
     const w = new Writer();
     writeHeader(w, header);
     w.f64(args.acked);
-    w.f64(args.ackedAt);
     w.u32(args.keep);
     return w.done();
   },
@@ -368,9 +367,8 @@ export type ReadSaleArgs = { id: string };
 export type ReadSaleAnswer = {
   now: number;
   seq: number;
-  at: number;
   acked: number;
-  ackedAt: number;
+  waitingSince: number;
   no: number;
   state: number;
   settings: string;
@@ -391,9 +389,8 @@ export const readSaleCommand: ShardCommand<ReadSaleArgs, ReadSaleAnswer> = {
     return {
       now: r.f64(),
       seq: r.f64(),
-      at: r.f64(),
       acked: r.f64(),
-      ackedAt: r.f64(),
+      waitingSince: r.f64(),
       no: r.u32(),
       state: r.u8(),
       settings: r.str16(),
@@ -561,9 +558,8 @@ export type ShardStatusArgs = Record<string, never>;
 export type ShardStatusAnswer = {
   now: number;
   seq: number;
-  at: number;
   acked: number;
-  ackedAt: number;
+  waitingSince: number;
   live: number;
   outboxEvents: number;
 };
@@ -579,15 +575,7 @@ export const shardStatusCommand: ShardCommand<ShardStatusArgs, ShardStatusAnswer
   },
   decode: (buffer) => {
     const r = new Reader(buffer);
-    return {
-      now: r.f64(),
-      seq: r.f64(),
-      at: r.f64(),
-      acked: r.f64(),
-      ackedAt: r.f64(),
-      live: r.f64(),
-      outboxEvents: r.f64(),
-    };
+    return { now: r.f64(), seq: r.f64(), acked: r.f64(), waitingSince: r.f64(), live: r.f64(), outboxEvents: r.f64() };
   },
 };
 

@@ -20,7 +20,7 @@ local function open_shard(keys, args)
     return struct.pack('<BI4d', found == 0 and 1 or 2, found, seq)
   end
   if found == 0 then
-    server.call('HSET', keys[1], 'seq', 0, 'at', 0, 'live', 0, 'acked', 0, 'acked_at', 0)
+    server.call('HSET', keys[1], 'seq', 0, 'at', 0, 'live', 0, 'acked', 0)
   end
   server.call(
     'HSET', keys[1], 'epoch', epoch, 'outbox_events', string.format('%.0f', outbox_events),

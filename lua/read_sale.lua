@@ -1,11 +1,11 @@
 --[[
 read_sale: a sale's settings, state and stock at one moment, and how far the ledger is. `state` 0: there is none.
 
-`at` is the time of the shard's last change, `ackedAt` of the last that the ledger has.
+`waitingSince`: when the oldest event was written that the ledger has not yet; 0 when it has all.
 
 @flags no-writes
 @args id str8
-@answer now f64, seq f64, at f64, acked f64, ackedAt f64, no u32, state u8, settings str16, stock[u32] { sku str8, warehouse str8, onHand u32, reserved u32, sold u32 }
+@answer now f64, seq f64, acked f64, waitingSince f64, no u32, state u8, settings str16, stock[u32] { sku str8, warehouse str8, onHand u32, reserved u32, sold u32 }
 @errors FENCED, LATE
 ]]
 
@@ -15,8 +15,7 @@ local function read_sale(keys, args)
     return err
   end
   local id = struct.unpack('<Bc0', args[1], HEADER_BYTES + 1)
-  local shard = server.call('HMGET', call.key, 'at', 'acked_at')
-  local head = struct.pack('<ddddd', call.now, call.seq, tonumber(shard[1]), call.acked, tonumber(shard[2]))
+  local head = struct.pack('<dddd', call.now, call.seq, call.acked, waiting_since(call))
   local no = server.call('HGET', call.prefix .. 'sales', id)
   if not no then
     return head .. struct.pack('<I4BHI4', 0, 0, 0, 0)

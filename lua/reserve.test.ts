@@ -281,7 +281,7 @@ describe('room in the outbox', () => {
     await holdTime(shard);
     expect(await shard.call(expireCommand, { max: 10 })).toMatchObject({ expired: 2, more: 0 });
     expect((await reserve(shard, [{ key: 'new' }]))[0]?.status).toBe('overloaded');
-    await shard.call(outboxTrimCommand, { acked: 10, ackedAt: 0, keep: 0 });
+    await shard.call(outboxTrimCommand, { acked: 10, keep: 0 });
     expect((await reserve(shard, [{ key: 'new' }]))[0]?.status).toBe('ok');
   });
 

@@ -3,7 +3,7 @@ shard_status: the shard's time, sequence and how much is waiting.
 
 @flags no-writes
 @args
-@answer now f64, seq f64, at f64, acked f64, ackedAt f64, live f64, outboxEvents f64
+@answer now f64, seq f64, acked f64, waitingSince f64, live f64, outboxEvents f64
 @errors FENCED, LATE
 ]]
 
@@ -12,8 +12,5 @@ local function shard_status(keys, args)
   if not call then
     return err
   end
-  local shard = server.call('HMGET', call.key, 'at', 'acked_at')
-  return struct.pack(
-    '<ddddddd', call.now, call.seq, tonumber(shard[1]), call.acked, tonumber(shard[2]), call.live, call.outbox_events
-  )
+  return struct.pack('<dddddd', call.now, call.seq, call.acked, waiting_since(call), call.live, call.outbox_events)
 end

@@ -151,18 +151,20 @@ export type Wish = { sale?: number; buyer?: string; key?: string; lines?: Record
 /** The packed form's tables of sales and items, out of plain wishes. */
 export function reserveArgs(wishes: Wish[]): ReserveArgs {
   const args: ReserveArgs = { sales: [], items: [], requests: [] };
-  const place = <Item>(list: Item[], same: (item: Item) => boolean, item: Item): number => {
-    const found = list.findIndex(same);
-    return found >= 0 ? found : list.push(item) - 1;
+  const places = new Map<string, number>();
+  const place = <Item>(list: Item[], name: string, item: Item): number => {
+    const found = places.get(name) ?? list.push(item) - 1;
+    places.set(name, found);
+    return found;
   };
   for (const { sale: no = 1, buyer = 'ann', key = 'k', lines = { shoe: 1 } } of wishes) {
-    const sale = place(args.sales, (one) => one.no === no, { no });
+    const sale = place(args.sales, `${no}`, { no });
     args.requests.push({
       sale,
       buyer: short(buyer),
       key: short(key),
       lines: Object.entries(lines).map(([sku, quantity]) => ({
-        item: place(args.items, (one) => one.sale === sale && one.sku === sku, { sale, sku }),
+        item: place(args.items, `${no}/${sku}`, { sale, sku }),
         quantity,
       })),
     });

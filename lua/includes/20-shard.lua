@@ -1,8 +1,8 @@
 -- A call's frame: what every command checks before it does anything, and what it writes at its end.
 --
 -- Keys of shard N, all under its hash tag:
---   {sN}:shard        hash   epoch, seq, at (ms, the shard's time), live (reservations held), acked and acked_at (what
---                            the ledger has), outbox_events (limit), remember_ms, sales (how many)
+--   {sN}:shard        hash   epoch, seq, at (ms, the shard's time), live (reservations held), acked (what the ledger
+--                            has), outbox_events (limit), remember_ms
 --   {sN}:outbox       stream an entry a call that changed something; its id is the last sequence in it
 --   {sN}:sales        hash   sale id -> number
 --   {sN}:sale:NO      hash   id, settings, digest, state, opens_at, closes_at, per_buyer, hold_ms, durability, …
@@ -60,6 +60,20 @@ local function open_call(keys, args)
     facts = {},
     due = {},
   }
+end
+
+-- When the oldest entry was written that the ledger has not yet; 0 when it has all.
+local function waiting_since(call)
+  if call.seq <= call.acked then
+    return 0
+  end
+  local from = string.format('(%.0f-0', call.acked)
+  local oldest = server.call('XRANGE', call.prefix .. 'outbox', from, '+', 'COUNT', 1)[1]
+  if not oldest then
+    return 0
+  end
+  local _, _, at = struct.unpack('<BI4d', oldest[2][2])
+  return at
 end
 
 -- Whether the outbox has room for `more` events and for the ending of every reservation then live.
