@@ -98,7 +98,7 @@ describe('the verdict on a sale', () => {
       'a reservation that two bought',
       evidence({ purchases: [...purchasesOf(9), { reservationId: 'r0', buyerId: 'b9' }] }),
       { oversold: 1 },
-      /1 reservation were sold to two buyers|1 reservation was sold to two buyers/,
+      /Sold to more than one buyer: 1 reservation\./,
     ],
     [
       'a buyer with two units',
@@ -112,17 +112,12 @@ describe('the verdict on a sale', () => {
       { sold: 9, drift: 1, stranded: 1 },
       /buyers were told so 10 times/,
     ],
-    [
-      'a ledger that has others',
-      evidence({ committed: ['x'] }),
-      {},
-      /10 purchases that buyers were told of are not in the ledger/,
-    ],
+    ['a ledger that has others', evidence({ committed: ['x'] }), {}, /not in the ledger: 10 purchases/],
     [
       'a unit that stays reserved',
       evidence({ purchases: purchasesOf(9), valkey: { reserved: 1, sold: 9 } }),
       { stranded: 1 },
-      /1 unit are stranded|1 unit is stranded/,
+      /Stranded, .*: 1 unit\./,
     ],
     [
       'buyers sent home too early',

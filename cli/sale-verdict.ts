@@ -82,7 +82,7 @@ export function judge(evidence: SaleEvidence): Verdict {
   const lost = new Set(told.filter((id) => !committed.has(id))).size;
   const { 'sold-out': refused, late } = crowd.endings;
   fault(sold > units, `The ledger has ${number(sold)} units as sold, of ${number(units)}.`);
-  fault(twins > 0, `${many(twins, 'reservation')} were sold to two buyers.`);
+  fault(twins > 0, `Sold to more than one buyer: ${many(twins, 'reservation')}.`);
   fault(
     twinsAmong(crowd.purchases.map(({ buyerId }) => buyerId)) > 0,
     'A buyer has bought more than the one unit that the sale allows.',
@@ -91,8 +91,8 @@ export function judge(evidence: SaleEvidence): Verdict {
     sold !== crowd.bought,
     `The ledger has ${number(sold)} units as sold, but buyers were told so ${number(crowd.bought)} times.`,
   );
-  fault(lost > 0, `${many(lost, 'purchase')} that buyers were told of are not in the ledger.`);
-  fault(figures.stranded > 0, `${many(figures.stranded, 'unit')} are stranded: neither sold nor on sale.`);
+  fault(lost > 0, `Told to buyers, but not in the ledger: ${many(lost, 'purchase')}.`);
+  fault(figures.stranded > 0, `Stranded, neither sold nor on sale: ${many(figures.stranded, 'unit')}.`);
   fault(
     refused > 0 && onSale > 0,
     `${many(refused, 'buyer')} left because all was gone, but ${number(onSale)} are on sale.`,

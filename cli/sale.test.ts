@@ -1,13 +1,20 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { chmodSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
 import { afterAll, describe, expect, it } from 'vitest';
 import { waitUntil } from '../services/waiting.ts';
 
-const root = mkdtempSync(join(tmpdir(), 'stampede-sale-test-'));
+/** A folder that servers which run as other users can reach. */
+function makeFolder(prefix: string): string {
+  const folder = mkdtempSync(prefix);
+  chmodSync(folder, 0o755);
+  return folder;
+}
+
+const root = makeFolder(join(tmpdir(), 'stampede-sale-test-'));
 afterAll(() => rmSync(root, { recursive: true, force: true }));
 
 const runMs = 120_000;
@@ -15,7 +22,7 @@ const goneMs = 25_000;
 
 /** Runs `stampede sale` with a temporary folder of its own, by which all that it starts can be told. */
 function startSale(...args: string[]) {
-  const folder = mkdtempSync(join(root, 'run-'));
+  const folder = makeFolder(join(root, 'run-'));
   const { VALKEY_URL: _v, DATABASE_URL: _d, KAFKA_BROKERS: _k, ...env } = process.env;
   const child = spawn(process.execPath, [join(import.meta.dirname, 'main.ts'), 'sale', ...args], {
     stdio: ['ignore', 'pipe', 'pipe'],
@@ -91,14 +98,14 @@ describe.skipIf(!existsSync('/proc/self/environ'))('stampede sale', () => {
     await expectNothingLeft(folder);
   });
 
-  const opened = async (child: ChildProcess, stdout: Promise<string>): Promise<void> => {
+  /** Resolves when the crowd is there, just before the sale opens. */
+  async function crowdIsThere(child: ChildProcess): Promise<void> {
     let seen = '';
     child.stdout?.on('data', (chunk: Buffer) => {
       seen += chunk.toString();
     });
-    void stdout;
-    await waitUntil(async () => seen.includes('Crowd: 200 buyers'), runMs);
-  };
+    expect(await waitUntil(async () => seen.includes('Crowd: 200 buyers'), runMs / 2)).toBe(true);
+  }
 
   it.each<[NodeJS.Signals, [number | null, NodeJS.Signals | null]]>([
     ['SIGINT', [130, null]],
@@ -106,7 +113,7 @@ describe.skipIf(!existsSync('/proc/self/environ'))('stampede sale', () => {
     ['SIGKILL', [null, 'SIGKILL']],
   ])('leaves nothing behind after %s', { timeout: runMs }, async (signal, end) => {
     const sale = startSale('--units', '50', '--buyers', '200', '--hold', '20', '--commit-rate', '0.1');
-    await opened(sale.child, sale.stdout);
+    await crowdIsThere(sale.child);
     expect(processesOf(sale.folder).length).toBeGreaterThan(4);
     sale.child.kill(signal);
     expect(await sale.ended).toEqual(end);

@@ -22,20 +22,12 @@ const nobody: Caller = { kind: 'nobody' };
 const operator: Caller = { kind: 'operator' };
 const buyerIdPattern = new RegExp(`^[A-Za-z0-9_-]{${shortIdChars}}$`);
 
-export function createSessions(options: {
-  secret: string;
-  adminToken: string;
-  sessionSeconds?: number;
-  /** Verified tokens that are remembered, so that a buyer's next request costs less. */
-  remembered?: number;
-}): Sessions {
+export function createSessions(options: { secret: string; adminToken: string; sessionSeconds?: number }): Sessions {
   const seconds = options.sessionSeconds ?? limits.sessionSeconds;
   const sign = createSigner({ key: options.secret, algorithm: 'HS256', expiresIn: seconds * 1000 });
   const check = createTokenCheck(options.secret);
   const digest = (text: string): Buffer => createHash('sha256').update(text).digest();
   const adminDigest = digest(options.adminToken);
-  const limit = options.remembered ?? limits.tokensRemembered;
-  const known = new Map<string, { caller: Caller; expiresMs: number }>();
 
   return {
     open() {
@@ -44,18 +36,10 @@ export function createSessions(options: {
     },
     identify(token) {
       if (token === '') return nobody;
-      const found = known.get(token);
-      if (found) return found.expiresMs > Date.now() ? found.caller : nobody;
       if (token.length === options.adminToken.length && timingSafeEqual(digest(token), adminDigest)) return operator;
       const claims = check(token);
       if (!claims || claims.exp * 1000 <= Date.now() || !buyerIdPattern.test(claims.sub)) return nobody;
-      const caller: Caller = { kind: 'buyer', buyerId: claims.sub };
-      if (known.size >= limit) {
-        const oldest = known.keys().next().value;
-        if (oldest !== undefined) known.delete(oldest);
-      }
-      known.set(token, { caller, expiresMs: claims.exp * 1000 });
-      return caller;
+      return { kind: 'buyer', buyerId: claims.sub };
     },
   };
 }

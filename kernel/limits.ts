@@ -27,7 +27,6 @@ export const limits = {
   unitsPerAllotment: 1_000_000_000,
   rememberSeconds: 3_600,
   sessionSeconds: 86_400,
-  tokensRemembered: 100_000,
 
   // Shards and batches
   shardsMax: 1_024,

@@ -46,7 +46,7 @@ import {
 
 const runs = Number(process.env.STAMPEDE_MODEL_RUNS ?? 120);
 /** Reservations as they were answered, so that commands can name them. */
-type Run = { model: ShardModel; shard: TestShard; made: Reference[] };
+type Run = { model: ShardModel; shard: TestShard; made: Reference[]; returned: Map<number, string> };
 type Step = { text: string; run(run: Run): Promise<void> };
 
 async function compare({ model, shard }: Run): Promise<void> {
@@ -213,10 +213,12 @@ const returnStep: fc.Arbitrary<Step> = fc
   .record({ pick: fc.nat(), id: fc.constantFrom('r', 's', 't', 'u', 'a'), fewer: fc.nat({ max: 2 }) })
   .map(({ pick, id, fewer }) => ({
     text: `return ${pick} ${id} ${fewer}`,
-    async run({ model, shard, made }) {
+    async run({ model, shard, made, returned }) {
       const [ref] = references(made, [{ pick, seconds: 0, wrong: 1 }]);
-      const all = ref && model.find(ref)?.r.lines;
-      if (!ref || !all) return;
+      const found = ref && model.find(ref);
+      // The caller knows, from the ledger, what was bought and what of it has come back.
+      if (!ref || found?.r.state !== 'committed' || (returned.get(ref.seq) ?? id) !== id) return;
+      const all = found.r.lines;
       const lines = all.slice(0, Math.max(1, all.length - fewer));
       const buyer = ref.wish.buyer ?? 'ann';
       const content = JSON.stringify(['return', fieldOf(ref.wish), ref.seq, lines]);
@@ -234,6 +236,7 @@ const returnStep: fc.Arbitrary<Step> = fc
           w.onHand += line.quantity;
         }
         sale.units.set(buyer, owned - units);
+        returned.set(ref.seq, id);
         return 'ok';
       });
       const { sale, buyer: packedBuyer, key, seq } = packed(ref);
@@ -356,7 +359,7 @@ test('any sequence of commands answers and counts as the model does', { timeout:
   await fc.assert(
     fc.asyncProperty(fc.array(printed, { minLength: 1, maxLength: 80, size: 'max' }), async (steps) => {
       const shard = await openTestShard(server, { rememberMs, outboxEvents });
-      const run: Run = { model: new ShardModel(), shard, made: [] };
+      const run: Run = { model: new ShardModel(), shard, made: [], returned: new Map() };
       await holdTime(shard, run.model.now);
       for (const { options } of sales) {
         await makeSale(shard, options);

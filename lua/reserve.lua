@@ -18,12 +18,11 @@ local function refused(status, item)
 end
 
 -- The first answer again, if the body is the same: the same units of the same SKUs.
-local function replay(request, packed, items)
+local function replay(lines, packed, items)
   local r = unpack_record(packed)
   local wanted = {}
-  for i = 1, #request.lines do
-    local line = request.lines[i]
-    wanted[items[line.item].sku] = line.quantity
+  for i = 1, #lines, 2 do
+    wanted[items[lines[i]].sku] = lines[i + 1]
   end
   each_line(r.lines, function(sku, _, quantity)
     wanted[sku] = (wanted[sku] or 0) - quantity
@@ -36,15 +35,31 @@ local function replay(request, packed, items)
   return struct.pack(RESULT, STATUS.replay, r.seq, r.expires_at, r.durability, 0, #r.lines, r.lines)
 end
 
+-- The packed line of `quantity` units from a warehouse; in a hot sale nearly all are the same.
+local function line_from(item, w, quantity)
+  local ready = w.lines
+  if not ready then
+    ready = {}
+    w.lines = ready
+  end
+  local line = ready[quantity]
+  if not line then
+    line = pack_line(item.sku, w.name, quantity)
+    ready[quantity] = line
+  end
+  return line
+end
+
 -- Takes `quantity` of an item: from the first warehouse that has it whole, else split in listed order.
 local function take(sale, item, quantity)
   item.available = item.available - quantity
   sale.dirty_items[item] = true
   for i = 1, #item do
     local w = item[i]
-    if w.on_hand - w.reserved >= quantity then
-      w.reserved = w.reserved + quantity
-      return pack_line(item.sku, w.name, quantity)
+    local reserved = w.reserved + quantity
+    if reserved <= w.on_hand then
+      w.reserved = reserved
+      return line_from(item, w, quantity)
     end
   end
   local parts = {}
@@ -61,62 +76,94 @@ local function take(sale, item, quantity)
   return table.concat(parts)
 end
 
-local function decide(call, request, items)
-  local sale = request.sale
-  local field = request.buyer .. request.key
-  local units = 0
-  for i = 1, #request.lines do
-    local line = request.lines[i]
-    if not items[line.item].stock then
-      return refused(STATUS.unknown_sku, line.item)
-    end
-    units = units + line.quantity
+-- Why a request can't be granted, and for which item; nil when it can. `lines`: item, quantity, item, quantity, …
+local function refusal(call, sale, lines, items, units, owned)
+  if not sale.open then
+    return STATUS.sale_not_open
   end
-  local packed = sale.book[field]
-  if packed then
-    return replay(request, packed, items)
-  end
-  if not is_open(sale, call.now) then
-    return refused(STATUS.sale_not_open)
-  end
-  local owned = units_of(sale, request.buyer)
   if sale.per_buyer > 0 and owned + units > sale.per_buyer then
-    return refused(STATUS.purchase_limit)
+    return STATUS.purchase_limit
   end
-  for i = 1, #request.lines do
-    local line = request.lines[i]
-    if items[line.item].stock.available <= 0 then
-      return refused(STATUS.sold_out, line.item)
+  local short
+  for i = 1, #lines, 2 do
+    local available = items[lines[i]].stock.available
+    if available < lines[i + 1] then
+      if available <= 0 then
+        return STATUS.sold_out, lines[i]
+      end
+      short = short or lines[i]
     end
   end
-  for i = 1, #request.lines do
-    local line = request.lines[i]
-    if items[line.item].stock.available < line.quantity then
-      return refused(STATUS.insufficient_stock, line.item)
-    end
+  if short then
+    return STATUS.insufficient_stock, short
   end
   if not has_room(call, 2) then
-    return refused(STATUS.overloaded)
+    return STATUS.overloaded
   end
+  return nil
+end
 
-  local lines
-  if #request.lines == 1 then
-    lines = take(sale, items[request.lines[1].item].stock, request.lines[1].quantity)
-  else
-    local parts = {}
-    for i = 1, #request.lines do
-      parts[i] = take(sale, items[request.lines[i].item].stock, request.lines[i].quantity)
-    end
-    lines = table.concat(parts)
-  end
+-- What all reservations of a sale in this call have in common, packed once: their facts, records and results differ only
+-- in buyer, key, sequence and lines. Measured: a third of the function's instructions less than packing each by itself.
+local function prepare(call, sale)
+  local pack = struct.pack
   local expires_at = call.now + sale.hold_ms
+  local expiry = pack('<d', expires_at)
+  local durability = pack('<B', sale.durability)
+  sale.open = is_open(sale, call.now)
+  sale.fact_head = pack('<BI4', FACT.reserved, sale.no)
+  sale.fact_tail = expiry .. durability -- then lines and an empty note
+  sale.record_head = pack('<B', RESERVATION.held)
+  sale.record_tail = expiry .. pack('<I4', 0) .. durability .. pack('<B', 0) -- then lines
+  sale.result_head = pack('<B', STATUS.ok)
+  sale.result_tail = expiry .. durability .. pack('<H', 0) -- then lines
+  sale.due = due_list(call, sale, expires_at)
+end
+
+local function grant(call, sale, buyer, field, owned, units, lines)
+  local pack = struct.pack
   local seq = call.seq + 1
-  add_fact(call, FACT.reserved, sale, request.buyer, request.key, seq, expires_at, sale.durability, lines, '')
-  put_book(sale, field, struct.pack(RECORD, RESERVATION.held, seq, expires_at, 0, sale.durability, 0) .. lines)
-  put_units(sale, request.buyer, owned + units)
-  add_due(call, sale, expires_at, field)
+  call.seq = seq
   call.live = call.live + 1
-  return struct.pack(RESULT, STATUS.ok, seq, expires_at, sale.durability, 0, #lines, lines)
+  local packed_seq = pack('<d', seq)
+  local sized = pack('<I4', #lines) .. lines
+  call.facts[#call.facts + 1] = sale.fact_head .. field .. packed_seq .. sale.fact_tail .. sized .. '\0\0'
+  sale.used = true
+  local dirty, book, due = sale.dirty_book, sale.book, sale.due
+  book[field] = sale.record_head .. packed_seq .. sale.record_tail .. lines
+  book[buyer] = owned + units
+  dirty[#dirty + 1] = field
+  dirty[#dirty + 1] = buyer
+  due[#due + 1] = field
+  return sale.result_head .. packed_seq .. sale.result_tail .. sized
+end
+
+local function decide(call, sale, buyer, key, lines, items)
+  local units = 0
+  for i = 1, #lines, 2 do
+    if not items[lines[i]].stock then
+      return refused(STATUS.unknown_sku, lines[i])
+    end
+    units = units + lines[i + 1]
+  end
+  local field = buyer .. key
+  local packed = sale.book[field]
+  if packed then
+    return replay(lines, packed, items)
+  end
+  local owned = tonumber(sale.book[buyer] or 0)
+  local status, item = refusal(call, sale, lines, items, units, owned)
+  if status then
+    return refused(status, item)
+  end
+  if #lines == 2 then
+    return grant(call, sale, buyer, field, owned, units, take(sale, items[lines[1]].stock, lines[2]))
+  end
+  local parts = {}
+  for i = 1, #lines, 2 do
+    parts[#parts + 1] = take(sale, items[lines[i]].stock, lines[i + 1])
+  end
+  return grant(call, sale, buyer, field, owned, units, table.concat(parts))
 end
 
 local function reserve(keys, args)
@@ -132,6 +179,9 @@ local function reserve(keys, args)
     no, pos = read('<I4', arg, pos)
     sales[i] = load_sale(call, no)
     skus_of[i], fields_of[i] = {}, {}
+    if sales[i] then
+      prepare(call, sales[i])
+    end
   end
   local sale_count = n
 
@@ -144,24 +194,29 @@ local function reserve(keys, args)
     table.insert(skus_of[sale], sku)
   end
 
-  local requests = {}
+  local sale_of, buyers, keys_of, lines_of = {}, {}, {}, {}
   n, pos = read('<H', arg, pos)
   for i = 1, n do
-    local request = {}
-    local sale, line_count
-    sale, request.buyer, request.key, line_count, pos = read('<Hc12c12H', arg, pos)
-    request.sale = sales[sale]
+    local sale, buyer, key, count
+    sale, buyer, key, count, pos = read('<Hc12c12H', arg, pos)
     local fields = fields_of[sale]
-    fields[#fields + 1] = request.buyer .. request.key
-    fields[#fields + 1] = request.buyer
-    local lines = {}
-    for j = 1, line_count do
+    fields[#fields + 1] = buyer .. key
+    fields[#fields + 1] = buyer
+    local lines
+    if count == 1 then
       local item, quantity
       item, quantity, pos = read('<HH', arg, pos)
-      lines[j] = { item = item, quantity = quantity }
+      lines = { item, quantity }
+    else
+      lines = {}
+      for _ = 1, count do
+        local item, quantity
+        item, quantity, pos = read('<HH', arg, pos)
+        lines[#lines + 1] = item
+        lines[#lines + 1] = quantity
+      end
     end
-    request.lines = lines
-    requests[i] = request
+    sale_of[i], buyers[i], keys_of[i], lines_of[i] = sales[sale], buyer, key, lines
   end
 
   for i = 0, sale_count - 1 do
@@ -177,8 +232,8 @@ local function reserve(keys, args)
 
   local results = {}
   for i = 1, n do
-    local request = requests[i]
-    results[i] = request.sale and decide(call, request, items) or refused(STATUS.unknown_sale)
+    local sale = sale_of[i]
+    results[i] = sale and decide(call, sale, buyers[i], keys_of[i], lines_of[i], items) or refused(STATUS.unknown_sale)
   end
   for _, sale in pairs(call.sales) do
     save_sale(sale)

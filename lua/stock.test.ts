@@ -3,6 +3,7 @@ import {
   type AdjustArgs,
   adjustCommand,
   commitCommand,
+  expireCommand,
   factCodes,
   listSalesCommand,
   putSaleCommand,
@@ -16,6 +17,7 @@ import {
   contentOf,
   counters,
   factsOf,
+  holdTime,
   makeSale,
   openTestShard,
   reference,
@@ -203,6 +205,17 @@ describe('returning sold units', () => {
     expect(await returned(shard, [['shoe', 'east', 1]], { sale: 3 })).toBe('unknownSale');
     const fact = (await factsOf(shard)).find(({ kind }) => kind === factCodes.returned);
     expect(fact).toMatchObject({ buyer: short('ann'), key: short('k'), reservation: 4, note: Buffer.from('r1') });
+  });
+
+  test('units that a buyer only holds can’t be returned out of what another bought, and still end', async () => {
+    const shard = await openTestShard(server);
+    await makeSale(shard);
+    const [, bob] = await reserve(shard, [{}, { buyer: 'bob' }]);
+    await shard.call(commitCommand, { references: [reference(bob?.seq ?? 0, { buyer: 'bob' })] });
+    expect(await returned(shard, [['shoe', 'east', 1]], { seq: 3 })).toBe('insufficientStock');
+    await holdTime(shard);
+    expect(await shard.call(expireCommand, { max: 10 })).toMatchObject({ expired: 1 });
+    expect(await unitsOf(shard, 'ann')).toBe(0);
   });
 
   test('units that are only held are not sold, so they can’t be returned', async () => {

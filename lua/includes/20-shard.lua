@@ -81,7 +81,8 @@ local function has_room(call, more)
   return call.seq - call.acked + call.live + more <= call.outbox_events
 end
 
--- Appends a fact: the sequence grows by exactly one. `lines` and `note` may be ''.
+-- Appends a fact: the sequence grows by exactly one. `lines` and `note` may be ''. (reserve.lua, which does this most,
+-- puts its facts together from ready-made parts: the same layout.)
 local function add_fact(call, kind, sale, buyer, key, reservation, expires_at, durability, lines, note)
   call.seq = call.seq + 1
   call.facts[#call.facts + 1] = struct.pack(
@@ -92,8 +93,8 @@ end
 
 local NOBODY = '------------'
 
--- Notes that the reservation has to be looked at when `at` has come.
-local function add_due(call, sale, at, field)
+-- The list of a sale's reservations that have to be looked at when `at` has come: append fields to it.
+local function due_list(call, sale, at)
   local bucket = math.ceil(at / BUCKET_MS)
   local sales = call.due[bucket]
   if not sales then
@@ -105,6 +106,11 @@ local function add_due(call, sale, at, field)
     fields = { struct.pack('<I4', sale.no) }
     sales[sale.no] = fields
   end
+  return fields
+end
+
+local function add_due(call, sale, at, field)
+  local fields = due_list(call, sale, at)
   fields[#fields + 1] = field
 end
 
@@ -113,9 +119,13 @@ local function close_call(call)
   for bucket, sales in pairs(call.due) do
     local name = string.format('%d', bucket)
     for _, fields in pairs(sales) do
-      server.call('RPUSH', call.prefix .. 'due:' .. name, table.concat(fields))
+      if #fields > 1 then
+        local length = server.call('RPUSH', call.prefix .. 'due:' .. name, table.concat(fields))
+        if length == 1 then
+          server.call('ZADD', call.prefix .. 'due', name, name)
+        end
+      end
     end
-    server.call('ZADD', call.prefix .. 'due', name, name)
   end
   local n = #call.facts
   if n > 0 then

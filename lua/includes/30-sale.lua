@@ -51,7 +51,7 @@ local function load_sale(call, no)
     items = {}, -- sku -> stock, or false
     book = {}, -- field -> value, or false
     dirty_items = {},
-    dirty_book = {},
+    dirty_book = {}, -- fields to write, in any order; one may stand there twice
   }
   call.sales[no] = sale
   return sale
@@ -117,7 +117,7 @@ end
 
 local function put_book(sale, field, value)
   sale.book[field] = value
-  sale.dirty_book[field] = true
+  sale.dirty_book[#sale.dirty_book + 1] = field
 end
 
 local function units_of(sale, buyer)
@@ -138,8 +138,10 @@ local function save_sale(sale)
   end
   in_chunks('HSET', sale.stock_key, stock)
   local put, gone = {}, {}
-  for field in pairs(sale.dirty_book) do
-    local value = sale.book[field]
+  local fields, book = sale.dirty_book, sale.book
+  for i = 1, #fields do
+    local field = fields[i]
+    local value = book[field]
     if value then
       put[#put + 1] = field
       put[#put + 1] = value
