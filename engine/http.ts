@@ -168,9 +168,10 @@ export function createHttp(app: TemplatedApp, options: HttpOptions): Http {
 
   function write(res: HttpResponse, requestId: string, reply: Reply, close: boolean, head: boolean): void {
     res.cork(() => {
-      res.writeStatus(statusLineOf(reply.status));
-      // Two headers in one call: each call into the server costs half a microsecond. A client's id is of harmless characters.
-      res.writeHeader('Content-Type', `${reply.contentType ?? 'application/json'}\r\nX-Request-Id: ${requestId}`);
+      // Status and two headers in one call: each call into the server costs half a microsecond. What a client gave of it, the
+      // request's id, is of harmless characters.
+      const contentType = reply.contentType ?? 'application/json';
+      res.writeStatus(`${statusLineOf(reply.status)}\r\nContent-Type: ${contentType}\r\nX-Request-Id: ${requestId}`);
       if (reply.headers) for (const name in reply.headers) res.writeHeader(name, reply.headers[name] ?? '');
       if (head) res.endWithoutBody(Buffer.byteLength(reply.body), close || http.stopping);
       else res.end(reply.body, close || http.stopping);

@@ -15,11 +15,17 @@ export type EngineStats = HttpStats & {
 
 export function createEngineStats(registry: Registry): EngineStats {
   const registers = [registry];
-  const answers = new Counter({
+  new Counter({
     name: 'stampede_http_answers_total',
     help: 'Answers by route and status',
     labelNames: ['route', 'status'],
     registers,
+    collect() {
+      for (const [route, statuses] of uncounted) {
+        for (const [status, count] of statuses) this.inc({ route, status: String(status) }, count);
+        statuses.clear();
+      }
+    },
   });
   const seconds = new Histogram({
     name: 'stampede_http_answer_seconds',
@@ -35,20 +41,19 @@ export function createEngineStats(registry: Registry): EngineStats {
     registers,
   });
   let purchases = 0;
-  // Looking a label set up costs more than counting: each is looked up once.
-  const counters = new Map<string, { inc(): void }>();
+  // Looking a label set up costs more than counting: it is done when somebody asks.
+  const uncounted = new Map<string, Map<number, number>>();
   const timers = new Map<string, { observe(seconds: number): void }>();
 
   return {
     answered(route, status, took) {
       if (route.includes('/v1/reservations')) purchases++;
-      const name = `${status} ${route}`;
-      let counter = counters.get(name);
-      if (!counter) {
-        counter = answers.labels(route, String(status));
-        counters.set(name, counter);
+      let statuses = uncounted.get(route);
+      if (!statuses) {
+        statuses = new Map();
+        uncounted.set(route, statuses);
       }
-      counter.inc();
+      statuses.set(status, (statuses.get(status) ?? 0) + 1);
       let timer = timers.get(route);
       if (!timer) {
         timer = seconds.labels(route);

@@ -66,7 +66,10 @@ async function compare({ model, shard }: Run): Promise<void> {
     const units = Object.entries(book).filter(([field]) => field.length === 12);
     const owners = [...sale.units]
       .filter(([, owned]) => owned > 0)
-      .map(([buyer, owned]) => [short(buyer), String(owned)]);
+      .map(([buyer, owned]) => {
+        const bought = sale.bought.get(buyer);
+        return [short(buyer), bought ? `${owned}:${bought}` : String(owned)];
+      });
     expect(Object.fromEntries(units)).toEqual(Object.fromEntries(owners));
     expect(Object.keys(book).length - units.length, 'reservations remembered').toBe(sale.book.size);
     // The first sale's rules never change.
@@ -226,7 +229,8 @@ const returnStep: fc.Arbitrary<Step> = fc
         const units = sum(lines.map(({ quantity }) => quantity));
         const warehouseOf = (line: Line) => sale.stock.get(line.sku)?.find(({ name }) => name === line.warehouse);
         const owned = sale.units.get(buyer) ?? 0;
-        if (owned < units || lines.some((line) => (warehouseOf(line)?.sold ?? 0) < line.quantity))
+        const bought = sale.bought.get(buyer) ?? 0;
+        if (bought < units || lines.some((line) => (warehouseOf(line)?.sold ?? 0) < line.quantity))
           return 'insufficientStock';
         if (!model.hasRoom(1)) return 'overloaded';
         for (const line of lines) {
@@ -236,6 +240,7 @@ const returnStep: fc.Arbitrary<Step> = fc
           w.onHand += line.quantity;
         }
         sale.units.set(buyer, owned - units);
+        sale.bought.set(buyer, bought - units);
         returned.set(ref.seq, id);
         return 'ok';
       });

@@ -120,7 +120,7 @@ local function prepare(call, sale)
   sale.due = due_list(call, sale, expires_at)
 end
 
-local function grant(call, sale, buyer, field, owned, units, lines)
+local function grant(call, sale, buyer, field, units, bought, lines)
   local pack = struct.pack
   local seq = call.seq + 1
   call.seq = seq
@@ -131,9 +131,8 @@ local function grant(call, sale, buyer, field, owned, units, lines)
   sale.used = true
   local dirty, book, due = sale.dirty_book, sale.book, sale.due
   book[field] = sale.record_head .. packed_seq .. sale.record_tail .. lines
-  book[buyer] = owned + units
   dirty[#dirty + 1] = field
-  dirty[#dirty + 1] = buyer
+  put_units(sale, buyer, units, bought)
   due[#due + 1] = field
   return sale.result_head .. packed_seq .. sale.result_tail .. sized
 end
@@ -151,19 +150,19 @@ local function decide(call, sale, buyer, key, lines, items)
   if packed then
     return replay(lines, packed, items)
   end
-  local owned = tonumber(sale.book[buyer] or 0)
+  local owned, bought = units_of(sale, buyer)
   local status, item = refusal(call, sale, lines, items, units, owned)
   if status then
     return refused(status, item)
   end
   if #lines == 2 then
-    return grant(call, sale, buyer, field, owned, units, take(sale, items[lines[1]].stock, lines[2]))
+    return grant(call, sale, buyer, field, owned + units, bought, take(sale, items[lines[1]].stock, lines[2]))
   end
   local parts = {}
   for i = 1, #lines, 2 do
     parts[#parts + 1] = take(sale, items[lines[i]].stock, lines[i + 1])
   end
-  return grant(call, sale, buyer, field, owned, units, table.concat(parts))
+  return grant(call, sale, buyer, field, owned + units, bought, table.concat(parts))
 end
 
 local function reserve(keys, args)

@@ -2,7 +2,7 @@
 return_units: puts sold units back on sale, once per `id`, and lowers the buyer's count.
 
 `lines` names what comes back, by warehouse. Refused as insufficient when more would come back than was sold there or
-than the buyer owns. (A reservation that ended long ago is forgotten here: whether it had these lines is the caller's to
+than the buyer has bought. (A reservation that ended long ago is forgotten here: whether it had these lines is the caller's to
 know, from the ledger.)
 
 @flags
@@ -48,8 +48,8 @@ local function return_units(keys, args)
   if not known then
     return struct.pack('<B', STATUS.unknown_sku)
   end
-  local owned = units_of(sale, buyer)
-  local enough = owned >= units
+  local owned, bought = units_of(sale, buyer)
+  local enough = bought >= units
   for w, quantity in pairs(wanted) do
     enough = enough and w.sold >= quantity
   end
@@ -66,7 +66,7 @@ local function return_units(keys, args)
   for i = 1, #skus do
     sale.dirty_items[sale.items[skus[i]]] = true
   end
-  put_units(sale, buyer, owned - units)
+  put_units(sale, buyer, owned - units, bought - units)
   add_fact(call, FACT.returned, sale, buyer, key, seq, 0, sale.durability, lines, id)
   server.call('HSET', sale.changes_key, id, content)
   save_sale(sale)

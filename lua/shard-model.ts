@@ -26,6 +26,7 @@ type Sale = {
   stock: Map<string, Warehouse[]>;
   supply: Map<string, number>;
   units: Map<string, number>;
+  bought: Map<string, number>;
   book: Map<string, Reservation>;
   changes: Map<string, { content: string; answer: string }>;
   due: { bucket: number; field: string }[];
@@ -57,7 +58,7 @@ export class ShardModel {
     const { perBuyer, holdMs, extensions, extendMs, closesAt, stock } = saleArgs(options);
     const sale: Sale = {
       rules: { perBuyer, holdMs, extensions, extendMs, closesAt },
-      ...{ state: 1, stock: new Map(), supply: new Map(), units: new Map() },
+      ...{ state: 1, stock: new Map(), supply: new Map(), units: new Map(), bought: new Map() },
       ...{ book: new Map(), changes: new Map(), due: [] },
     };
     for (const { sku, warehouse: name, quantity } of stock) {
@@ -122,7 +123,8 @@ export class ShardModel {
     }
     const buyer = field.split('/')[0] ?? '';
     const units = sum(r.lines.map(({ quantity }) => quantity));
-    if (state !== 'committed') sale.units.set(buyer, (sale.units.get(buyer) ?? 0) - units);
+    if (state === 'committed') sale.bought.set(buyer, (sale.bought.get(buyer) ?? 0) + units);
+    else sale.units.set(buyer, (sale.units.get(buyer) ?? 0) - units);
     r.state = state;
     r.deadline = this.now + rememberMs;
     sale.due.push({ bucket: bucketOf(r.deadline), field });

@@ -210,7 +210,8 @@ export async function counters(shard: TestShard): Promise<Record<string, string>
 
 /** Units held and owned by a buyer in a sale. */
 export async function unitsOf(shard: TestShard, buyer: string, sale = 1): Promise<number> {
-  return Number((await shard.redis.hget(`${shard.prefix}book:${sale}`, short(buyer))) ?? 0);
+  const kept = await shard.redis.hget(`${shard.prefix}book:${sale}`, short(buyer));
+  return Number(kept?.split(':')[0] ?? 0);
 }
 
 /** The whole outbox: each entry with its stream id, checked and decoded. */

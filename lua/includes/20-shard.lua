@@ -7,7 +7,7 @@
 --   {sN}:sales        hash   sale id -> number
 --   {sN}:sale:NO      hash   id, settings, digest, state, opens_at, closes_at, per_buyer, hold_ms, durability, …
 --   {sN}:stock:NO     hash   sku -> stock of its warehouses, in the order in which they serve
---   {sN}:book:NO      hash   buyer..key -> reservation; buyer -> units held and owned
+--   {sN}:book:NO      hash   buyer..key -> reservation; buyer -> units held and owned, and of them bought
 --   {sN}:changes:NO   hash   id of a stock adjustment or return -> what it did
 --   {sN}:due          zset   bucket -> bucket: a tenth of a second in which holds end, or ended ones are forgotten
 --   {sN}:due:BUCKET   list   sale number, then buyer..key of each

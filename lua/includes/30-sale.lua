@@ -120,13 +120,27 @@ local function put_book(sale, field, value)
   sale.dirty_book[#sale.dirty_book + 1] = field
 end
 
+-- Units that a buyer holds and owns, and how many of them are bought. Kept as `units`, or `units:bought`.
 local function units_of(sale, buyer)
-  return tonumber(sale.book[buyer] or 0)
+  local text = sale.book[buyer]
+  if not text then
+    return 0, 0
+  end
+  local units = tonumber(text)
+  if units then
+    return units, 0
+  end
+  local all, bought = string.match(text, '^(%d+):(%d+)$')
+  return tonumber(all), tonumber(bought)
 end
 
-local function put_units(sale, buyer, units)
-  assert(units >= 0, 'a buyer below zero')
-  put_book(sale, buyer, units > 0 and string.format('%d', units) or false)
+local function put_units(sale, buyer, units, bought)
+  assert(units >= bought and bought >= 0, 'a buyer below zero')
+  if bought > 0 then
+    put_book(sale, buyer, string.format('%d:%d', units, bought))
+  else
+    put_book(sale, buyer, units > 0 and string.format('%d', units) or false)
+  end
 end
 
 -- Writes what a call has changed of a sale's stock and book.

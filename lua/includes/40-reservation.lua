@@ -54,8 +54,11 @@ local function end_reservation(call, sale, field, r, state, kind)
     end
     sale.dirty_items[item] = true
   end)
-  if not sold then
-    put_units(sale, buyer, units_of(sale, buyer) - units)
+  local all, bought = units_of(sale, buyer)
+  if sold then
+    put_units(sale, buyer, all, bought + units)
+  else
+    put_units(sale, buyer, all - units, bought)
   end
   add_fact(call, kind, sale, buyer, key, r.seq, 0, r.durability, r.lines, '')
   r.state = state
