@@ -20,7 +20,7 @@ const mayImport: Record<string, string[] | 'all'> = {
   engine: ['kernel', 'lua'],
   ledger: ['kernel'],
   services: ['kernel'],
-  bench: ['engine/uws.ts'],
+  bench: ['engine/uws.ts', 'engine/uws-types.ts'],
   chaos: 'all',
   cli: 'all',
 };

@@ -3,7 +3,6 @@
  * checks is the contract's: 413, 405, 415, 401 (and 403), 400, 429, then the handler's own.
  */
 
-import type { HttpRequest, HttpResponse, TemplatedApp } from 'uWebSockets.js';
 import { isUtf8 } from 'node:buffer';
 import type { TSchema } from 'typebox';
 import { Compile, type Validator } from 'typebox/compile';
@@ -20,6 +19,7 @@ import { limits } from '../kernel/limits.ts';
 import type { Logger } from '../kernel/logger.ts';
 import type { RateLimiter } from './rate-limit.ts';
 import type { Caller, Sessions } from './sessions.ts';
+import type { HttpRequest, HttpResponse, TemplatedApp } from './uws-types.ts';
 
 export type Reply = { status: number; body: string; contentType?: string; headers?: Record<string, string> };
 

@@ -3,7 +3,6 @@
  * socket. Changes are coalesced: a sale that is watched is read ten times a second, and one publish serves all.
  */
 
-import type { HttpRequest, HttpResponse, TemplatedApp, us_socket_context_t, WebSocket } from 'uWebSockets.js';
 import { Compile } from 'typebox/compile';
 import type { Clock } from '../kernel/clock.ts';
 import { errorCodes, problemOf, type Refusal, RefusalError, refusal } from '../kernel/errors.ts';
@@ -16,6 +15,7 @@ import type { Reservation, Reservations } from './reservations.ts';
 import type { SaleDirectory, SaleReading } from './sales.ts';
 import { ClientFrame, ReserveBody } from './schemas.ts';
 import type { Sessions } from './sessions.ts';
+import type { HttpRequest, HttpResponse, TemplatedApp, UpgradeContext, WebSocket } from './uws-types.ts';
 
 type Watcher = {
   saleId: string;
@@ -243,7 +243,7 @@ export function serveLive(
     }
   };
 
-  const upgrade = (res: HttpResponse, req: HttpRequest, context: us_socket_context_t): void => {
+  const upgrade = (res: HttpResponse, req: HttpRequest, context: UpgradeContext): void => {
     const saleId = req.getParameter(0) ?? '';
     const key = req.getHeader('sec-websocket-key');
     const protocol = req.getHeader('sec-websocket-protocol');

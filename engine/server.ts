@@ -1,6 +1,5 @@
 /** The engine: the gateway that listens, and everything behind its port. */
 
-import type { us_listen_socket } from 'uWebSockets.js';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type Clock, within } from '../kernel/clock.ts';
@@ -20,6 +19,7 @@ import { createSessions } from './sessions.ts';
 import type { Shards } from './shards.ts';
 import type { EngineStats } from './stats.ts';
 import { uws } from './uws.ts';
+import type { ListenSocket } from './uws-types.ts';
 
 /** Something that a sale goes on without, for a while: it is looked at, and named when it is away. */
 export type Dependency = { name: string; check(): Promise<void> };
@@ -116,7 +116,7 @@ export async function startEngine(parts: {
   ]);
   stats.observe({ shards, reservations, sockets: () => live.sockets });
 
-  const listening = await new Promise<us_listen_socket | false>((resolve) => {
+  const listening = await new Promise<ListenSocket | false>((resolve) => {
     // Without the exclusive option a second server could quietly share the port.
     const options = parts.shared ? 0 : 1;
     app.listen(config.host, config.port, options, resolve);

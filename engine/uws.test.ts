@@ -1,4 +1,3 @@
-import type { us_listen_socket } from 'uWebSockets.js';
 import { execFile } from 'node:child_process';
 import { chmodSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
@@ -10,13 +9,14 @@ import { promisify } from 'node:util';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { limits } from '../kernel/limits.ts';
 import { patchedCopy, uws } from './uws.ts';
+import type { ListenSocket } from './uws-types.ts';
 
 const run = promisify(execFile);
 const modulePath = join(import.meta.dirname, 'uws.ts');
 const source = createRequire(import.meta.url).resolve('@uwsjs/linux-x64-24/uws.node');
 
 describe('the server', () => {
-  let listening: us_listen_socket;
+  let listening: ListenSocket;
   let port: number;
 
   beforeAll(async () => {

@@ -6,7 +6,6 @@
  * Importing this module throws a `SetupError` with code `server-unsupported` where uWebSockets.js can't run.
  */
 
-import type * as UwebSockets from 'uWebSockets.js';
 import { createHash, randomUUID } from 'node:crypto';
 import { chmodSync, lstatSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
@@ -15,9 +14,7 @@ import { join } from 'node:path';
 import { SetupError } from '../kernel/errors.ts';
 import { limits } from '../kernel/limits.ts';
 import { isOlder, patchForGlibc, runtimeGlibc } from './glibc.ts';
-
-/** The package's own exports that the native module has; its typings also name an enum and hints that it hasn't. */
-export type Uws = Omit<typeof UwebSockets, 'ListenOptions' | 'EnvironmentVariables'>;
+import type { Uws } from './uws-types.ts';
 
 const NODE_MAJOR = '24';
 const BINARY = '@uwsjs/linux-x64-24/uws.node';
