@@ -77,6 +77,6 @@ export async function holder(bed: Testbed, saleId: string, sku: string, quantity
   const key = 'first';
   const body = { saleId, lines: [{ sku, quantity }] };
   const answer = await bed.reserve(token, key, body);
-  expect({ status: answer.status, state: answer.body.state }).toEqual({ status: 201, state: 'held' });
+  expect(answer, JSON.stringify(answer.body)).toMatchObject({ status: 201, body: { state: 'held' } });
   return { token, buyerId, key, body, reservation: answer.body };
 }

@@ -36,7 +36,7 @@ export const limits = {
   batchesInFlight: 4,
   linesTexts: 1_000,
   pendingRequests: 50_000,
-  callMs: 2_000,
+  callMs: 5_000,
   sweepReservations: 1_000,
 
   // Outbox, relay, ledger
