@@ -290,7 +290,11 @@ export function createHttp(app: TemplatedApp, options: HttpOptions): Http {
       }
       res.collectBody(limits.bodyBytes, (bytes) => {
         if (!bytes) answer(tooLarge, true);
-        else proceed(isUtf8(bytes) ? Buffer.from(bytes).toString('utf8') : null);
+        else {
+          // A replacement character may be the client's own: only then is it worth a closer look.
+          const text = Buffer.from(bytes).toString('utf8');
+          proceed(text.includes('\ufffd') && !isUtf8(bytes) ? null : text);
+        }
       });
     };
   }

@@ -132,7 +132,13 @@ local function grant(call, sale, buyer, field, units, bought, lines)
   local dirty, book, due = sale.dirty_book, sale.book, sale.due
   book[field] = sale.record_head .. packed_seq .. sale.record_tail .. lines
   dirty[#dirty + 1] = field
-  put_units(sale, buyer, units, bought)
+  if bought == 0 then
+    -- What put_units does, for nearly every buyer.
+    book[buyer] = units
+    dirty[#dirty + 1] = buyer
+  else
+    put_units(sale, buyer, units, bought)
+  end
   due[#due + 1] = field
   return sale.result_head .. packed_seq .. sale.result_tail .. sized
 end
