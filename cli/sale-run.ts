@@ -42,7 +42,7 @@ const opensInMs = 3_000;
 const callLimitMs = 10_000;
 const lookEveryMs = 100;
 /** What is kept of the time for what comes after the crowd: the end of its holds, the ledger, the comparison. */
-const afterCrowdMs = 20_000;
+const afterCrowdMs = 60_000;
 const buyersPerProcess = 5_000;
 
 const number = new Intl.NumberFormat('en').format;

@@ -29,6 +29,19 @@ function connect(brokers: string[], logger: Logger): Kafka {
   });
 }
 
+/** Makes the topic when it isn't there; answers how many partitions it has. Relay and ledger each may come first. */
+async function ensureTopic(kafka: Kafka, topic: string): Promise<number> {
+  const admin = kafka.admin();
+  try {
+    await admin.connect();
+    await admin.createTopics({ topics: [{ topic, numPartitions: partitionsDefault }], waitForLeaders: true });
+    const { topics } = await admin.fetchTopicMetadata({ topics: [topic] });
+    return topics[0]?.partitions.length ?? 0;
+  } finally {
+    await admin.disconnect();
+  }
+}
+
 /**
  * Sends batches to the topic, made when it isn't there: `acks=all`, idempotent, each shard in one partition. Connects at
  * the first delivery and again after a failure, so that a broker that is away only delays.
@@ -42,15 +55,7 @@ export function createKafkaCarrier(options: { brokers: string[]; name: string; l
 
   const prepare = (): Promise<Producer> => {
     ready ??= (async () => {
-      const admin = kafka.admin();
-      try {
-        await admin.connect();
-        await admin.createTopics({ topics: [{ topic, numPartitions: partitionsDefault }], waitForLeaders: true });
-        const { topics } = await admin.fetchTopicMetadata({ topics: [topic] });
-        partitions = topics[0]?.partitions.length ?? 0;
-      } finally {
-        await admin.disconnect();
-      }
+      partitions = await ensureTopic(kafka, topic);
       // A new one each time: an idempotent producer's numbers belong to the topic as it was.
       producer = kafka.producer({
         idempotent: true,
@@ -136,6 +141,7 @@ export async function startKafkaConsumer(options: {
       heartbeatInterval: 1_000,
       retry: { retries: 10, initialRetryTime: 100, maxRetryTime: 1_000, restartOnFailure: async () => true },
     });
+    await ensureTopic(kafka, topic);
     await consumer.connect();
     await consumer.subscribe({ topic, fromBeginning: true });
     await consumer.run({
