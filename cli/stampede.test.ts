@@ -108,7 +108,9 @@ describe('the stampede command', () => {
     });
 
     it.skipIf(!existsSync('/usr/bin/script'))("lets a terminal's Ctrl-C arrive once", async () => {
-      const command = [...node, wrapper, 'wait'].map((word) => `'${word.replaceAll("'", `'\\''`)}'`).join(' ');
+      const words = [...node, wrapper, 'wait'].map((word) => `'${word.replaceAll("'", `'\\''`)}'`).join(' ');
+      // Without exec, a plain shell between script and the command would die of the Ctrl-C itself.
+      const command = `exec ${words}`;
       const terminal = spawn('/usr/bin/script', ['--quiet', '--return', '--command', command, '/dev/null'], {
         stdio: ['pipe', 'pipe', 'inherit'],
         timeout: 20_000,
