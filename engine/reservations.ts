@@ -17,6 +17,7 @@ import {
   statusCodes,
 } from '../lua/bindings.ts';
 import { decodeLines, type Line } from '../lua/outbox.ts';
+import { reserveResults } from '../lua/results.ts';
 import { type Batcher, createBatcher } from './batcher.ts';
 import { durabilityOf } from './durability.ts';
 import type { SaleDirectory } from './sales.ts';
@@ -39,11 +40,14 @@ export type ReservationArchive = {
   find(ref: ReservationRef): Promise<Omit<Reservation, 'id' | 'buyerId'> | null>;
 };
 
+/** A line of a request. */
+export type Wanted = { readonly sku: string; readonly quantity: number };
+
 export type ReserveRequest = {
   saleId: string;
   buyer: string;
   idempotencyKey: string;
-  lines: { sku: string; quantity: number }[];
+  lines: readonly Wanted[];
 };
 
 /** A reserve's outcome: the body of the answer as JSON text, or the refusal. */
@@ -64,14 +68,9 @@ export type Reservations = {
   idle(): Promise<void>;
 };
 
-type ReserveItem = {
-  saleId: string;
-  no: number;
-  buyer: string;
-  key: string;
-  lines: { sku: string; quantity: number }[];
-};
-type ReserveResult = ReserveAnswer['results'][number];
+type ReserveItem = { saleId: string; no: number; buyer: string; key: string; lines: readonly Wanted[] };
+/** `text`: how the bodies of all that share its grant end; null where none was given. */
+type Decision = { status: number; seq: number; text: string | null; line: number };
 type Reference = { sale: number; buyer: string; key: string; seq: number; seconds: number };
 type Settled = { status: number; state: number; expiresAt: number; durability: number; lines: Buffer };
 
@@ -88,38 +87,31 @@ function stateOf(code: number): ReservationState {
 const gone = new RefusalError(refusal('not-found', 'There is no such reservation.'));
 
 /** Lines of one SKU are added up; the first naming of a SKU gives its place. */
-function mergeLines(lines: { sku: string; quantity: number }[]): { sku: string; quantity: number }[] {
-  if (lines.length === 1) return lines;
+function mergeLines(lines: readonly Wanted[]): readonly Wanted[] {
   const merged = new Map<string, number>();
-  for (const { sku, quantity } of lines) merged.set(sku, (merged.get(sku) ?? 0) + quantity);
-  return [...merged].map(([sku, quantity]) => ({ sku, quantity }));
+  if (lines.length > 1) for (const { sku, quantity } of lines) merged.set(sku, (merged.get(sku) ?? 0) + quantity);
+  // The same list where nothing is to be done: what came as one list goes to the shard as one basket.
+  return merged.size < lines.length && lines.length > 1
+    ? [...merged].map(([sku, quantity]) => ({ sku, quantity }))
+    : lines;
 }
 
-/** One call's argument: sales and items are named once, requests point at them. */
+/** One call's argument. Requests of one sale that share their list of lines share a basket. */
 function packRequests(requests: ReserveItem[]): ReserveArgs {
-  const sales: ReserveArgs['sales'] = [];
-  const items: ReserveArgs['items'] = [];
-  const known = new Map<number, { index: number; items: Map<string, number> }>();
-  const packed = requests.map((request) => {
-    let sale = known.get(request.no);
-    if (!sale) {
-      sale = { index: sales.length, items: new Map() };
-      known.set(request.no, sale);
-      sales.push({ no: request.no });
-    }
-    const lines = [];
-    for (const line of request.lines) {
-      let item = sale.items.get(line.sku);
-      if (item === undefined) {
-        item = items.length;
-        sale.items.set(line.sku, item);
-        items.push({ sale: sale.index, sku: line.sku });
-      }
-      lines.push({ item, quantity: line.quantity });
-    }
-    return { sale: sale.index, buyer: request.buyer, key: request.key, lines };
-  });
-  return { sales, items, requests: packed };
+  const baskets: ReserveArgs['baskets'][number][] = [];
+  const places = new Map<readonly Wanted[], number>();
+  const place = ({ no, lines }: ReserveItem): number => {
+    const known = places.get(lines);
+    if (known !== undefined && baskets[known]?.sale === no) return known;
+    places.set(lines, baskets.length);
+    return baskets.push({ sale: no, lines }) - 1;
+  };
+  return {
+    baskets,
+    wanted: requests.map(place),
+    buyers: requests.map((request) => request.buyer),
+    keys: requests.map((request) => request.key),
+  };
 }
 
 export function createReservations(
@@ -140,10 +132,10 @@ export function createReservations(
   };
 
   const reserveBatchers = Array.from({ length: shards.count }, (_, shard) =>
-    createBatcher<ReserveItem, ReserveResult>({
+    createBatcher<ReserveItem, Decision>({
       ...batching,
       weight: (request) => Math.max(limits.batchLines / limits.batchRequests, request.lines.length),
-      send: async (requests) => (await shards.call(shard, reserveCommand, packRequests(requests))).results,
+      send: async (requests) => decisionsOf(await shards.call(shard, reserveCommand, packRequests(requests))),
     }),
   );
 
@@ -253,30 +245,21 @@ export function createReservations(
     }
     return text;
   };
-  let expiryMs = 0;
-  let expiryText = '';
-  const expiryOf = (ms: number): string => {
-    if (ms !== expiryMs) {
-      expiryMs = ms;
-      expiryText = timestamp(ms);
-    }
-    return expiryText;
+  const decisionsOf = (answer: ReserveAnswer): Decision[] => {
+    const texts = answer.grants.map(
+      ({ lines, expiresAt, durability }) =>
+        `","state":"held","lines":${linesJson(lines)},"expiresAt":"${timestamp(expiresAt)}","durability":"${durabilityOf(durability)}"}`,
+    );
+    return reserveResults(answer).map(({ status, seq, grant, line }) => ({
+      status,
+      seq,
+      text: texts[grant] ?? null,
+      line,
+    }));
   };
 
-  /** The body of a reserve's first answer and of every replay: the same text. */
-  const heldBody = (shard: number, request: ReserveItem, result: ReserveResult): { id: string; body: string } => {
-    const { no: sale, buyer, key } = request;
-    const id = encodeReservationId({ shard, sale, seq: result.seq, buyer, key });
-    const durability = durabilityOf(result.durability);
-    return {
-      id,
-      body: `{"id":"${id}","saleId":"${request.saleId}","buyerId":"${buyer}","state":"held","lines":${linesJson(result.lines)},"expiresAt":"${expiryOf(result.expiresAt)}","durability":"${durability}"}`,
-    };
-  };
-
-  const refusedReserve = (request: ReserveItem, result: ReserveResult): Refusal => {
-    // The item that a refusal names is an index into the call's items; with one line there is no doubt.
-    const what = request.lines.length === 1 ? (request.lines[0]?.sku ?? '') : 'a line of it';
+  const refusedReserve = (request: ReserveItem, result: Decision): Refusal => {
+    const what = request.lines[result.line]?.sku ?? 'a line of it';
     switch (result.status) {
       case statusCodes.mismatch:
         return refusal('idempotency-mismatch', 'This key was used with another body. Take a new key.');
@@ -305,12 +288,15 @@ export function createReservations(
         done({ refused: refused ?? refusal('unavailable', 'What happened is not known.') });
         return;
       }
-      if (result.status === statusCodes.ok || result.status === statusCodes.replay) {
-        const { id, body } = heldBody(shard, item, result);
-        done({ body, reservationId: id, replayed: result.status === statusCodes.replay });
-      } else {
+      if (result.text === null) {
         done({ refused: refusedReserve(item, result) });
+        return;
       }
+      const { no: sale, buyer, key } = item;
+      const reservationId = encodeReservationId({ shard, sale, seq: result.seq, buyer, key });
+      // The body of the first answer and of every replay: the same text.
+      const body = `{"id":"${reservationId}","saleId":"${item.saleId}","buyerId":"${buyer}${result.text}`;
+      done({ body, reservationId, replayed: result.status === statusCodes.replay });
     });
   };
 

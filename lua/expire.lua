@@ -21,7 +21,7 @@ local function expire(keys, args)
     'ZRANGEBYSCORE', due_key, '-inf', string.format('%d', math.floor(call.now / BUCKET_MS)), 'LIMIT', 0, 20
   )
   local looked, expired, forgotten, more = 0, 0, 0, 0
-  local finished, taken, fields_of = {}, {}, {}
+  local finished, taken, named = {}, {}, {}
   for _, bucket in ipairs(buckets) do
     if looked >= max then
       more = 1
@@ -33,11 +33,17 @@ local function expire(keys, args)
     while i < size and looked < max do
       local element = server.call('LINDEX', list_key, i)
       local no = struct.unpack('<I4', element)
-      fields_of[no] = fields_of[no] or {}
-      for pos = 5, #element, FIELD_BYTES do
-        table.insert(fields_of[no], string.sub(element, pos, pos + FIELD_BYTES - 1))
-        looked = looked + 1
+      local of = named[no] or { buyers = {}, keys = {} }
+      named[no] = of
+      local n = (#element - 4) / (2 * ID_BYTES)
+      local pos = 5
+      for _, list in ipairs({ of.buyers, of.keys }) do
+        for _ = 1, n do
+          list[#list + 1] = string.sub(element, pos, pos + ID_BYTES - 1)
+          pos = pos + ID_BYTES
+        end
       end
+      looked = looked + n
       i = i + 1
     end
     if i == size then
@@ -51,21 +57,21 @@ local function expire(keys, args)
     more = 1
   end
 
-  for no, fields in pairs(fields_of) do
+  for no, of in pairs(named) do
     local sale = load_sale(call, no)
-    load_reservations(sale, fields)
-    for i = 1, #fields do
-      local field = fields[i]
-      local packed = sale.book[field]
+    load_reservations(sale, of.buyers, of.keys)
+    for i = 1, #of.buyers do
+      local buyer, key = of.buyers[i], of.keys[i]
+      local packed = find_record(sale, buyer, key)
       local r = packed and unpack_record(packed)
       -- What isn't due has been extended, or has ended since: it stands in a later bucket too.
       if r and r.state == RESERVATION.held then
         if hold_end(r) <= call.now then
-          end_reservation(call, sale, field, r, RESERVATION.expired, FACT.expired)
+          end_reservation(call, sale, buyer, key, r, RESERVATION.expired, FACT.expired)
           expired = expired + 1
         end
       elseif r and r.forget_at <= call.now then
-        put_book(sale, field, false)
+        change_buyer(sale, buyer, 0, 0, key, false)
         forgotten = forgotten + 1
       end
     end

@@ -8,23 +8,21 @@ extend: lengthens holds by `seconds`, as often and by as much at a time as the s
 ]]
 
 local function extend(keys, args)
-  return settle(keys, args, function(call, sale, field, r, reference)
+  return settle(keys, args, function(call, sale, r, ref)
     if state_now(call, r) ~= RESERVATION.held then
       return STATUS.ended
     end
-    if r.extensions >= sale.extensions or reference.seconds * 1000 > sale.extend_ms then
+    if r.extensions >= sale.extensions or ref.seconds * 1000 > sale.extend_ms then
       return STATUS.not_allowed
     end
     if not has_room(call, 1) then
       return STATUS.overloaded
     end
-    r.extended = r.extended + reference.seconds
+    r.extended = r.extended + ref.seconds
     r.extensions = r.extensions + 1
-    add_fact(
-      call, FACT.extended, sale, string.sub(field, 1, 12), string.sub(field, 13), r.seq, hold_end(r), r.durability, r.lines, ''
-    )
-    put_book(sale, field, pack_record(r))
-    add_due(call, sale, hold_end(r), field)
+    add_fact(call, FACT.extended, sale, ref.buyer, ref.key, r.seq, hold_end(r), r.durability, r.lines, '')
+    change_buyer(sale, ref.buyer, 0, 0, ref.key, pack_record(r))
+    add_due(call, sale, hold_end(r), ref.buyer, ref.key)
     return STATUS.ok
   end)
 end

@@ -22,12 +22,12 @@ const scalarTypes: Record<string, string> = {
 
 const fixedChars = (type: string): string | undefined => /^c(\d+)$/.exec(type)?.[1];
 
-function typeOf(fields: Field[]): string {
+function typeOf(fields: Field[], list = ''): string {
   const members = fields.map((field) => {
-    if (field.kind === 'list') return `${field.name}: ${typeOf(field.fields)}[]`;
+    if (field.kind === 'list') return `${field.name}: ${list}${typeOf(field.fields, list)}[]`;
     const type = fixedChars(field.type) ? 'string' : scalarTypes[field.type];
     if (!type) throw new Error(`no such type in a layout: ${field.type}`);
-    return `${field.name}: ${type}`;
+    return `${field.name}: ${type}${field.kind === 'column' ? '[]' : ''}`;
   });
   return `{ ${members.join('; ')} }`;
 }
@@ -41,6 +41,12 @@ function writes(fields: Field[], from: string, depth: number, indent: string): s
         return `${indent}w.${field.count}(${each}.length);\n${indent}for (const ${item} of ${each}) {\n${writes(field.fields, item, depth + 1, `${indent}  `)}\n${indent}}`;
       }
       const length = fixedChars(field.type);
+      if (field.kind === 'column') {
+        const column = `${from}.${field.name}`;
+        return length
+          ? `${indent}w.charsColumn(${column}, ${length});`
+          : `${indent}w.u16(${column}.length);\n${indent}for (const value of ${column}) w.${field.type}(value);`;
+      }
       return length
         ? `${indent}w.chars(${from}.${field.name}, ${length});`
         : `${indent}w.${field.type}(${from}.${field.name});`;
@@ -52,6 +58,7 @@ function reads(fields: Field[]): string {
   const members = fields.map((field) => {
     if (field.kind === 'list')
       return `${field.name}: Array.from({ length: r.${field.count}() }, () => (${reads(field.fields)}))`;
+    if (field.kind === 'column') throw new Error(`no command answers a column yet: ${field.name}`);
     const length = fixedChars(field.type);
     return length ? `${field.name}: r.chars(${length})` : `${field.name}: r.${field.type}()`;
   });
@@ -62,7 +69,7 @@ function binding(command: Command): string {
   const type = pascal(command.name);
   const hasArgs = command.args.length > 0;
   const header = command.header ? '    writeHeader(w, header);\n' : '';
-  return `export type ${type}Args = ${hasArgs ? typeOf(command.args) : 'Record<string, never>'};
+  return `export type ${type}Args = ${hasArgs ? typeOf(command.args, 'readonly ') : 'Record<string, never>'};
 export type ${type}Answer = ${typeOf(command.answer)};
 /** ${command.summary} */
 export const ${camel(command.name)}Command: ShardCommand<${type}Args, ${type}Answer> = {

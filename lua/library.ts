@@ -3,9 +3,12 @@ import { createHash } from 'node:crypto';
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 
-/** A member of a layout: a scalar (`name type`), or a list (`name { … }`, counted by u16; `name[u32] { … }`). */
+/**
+ * A member of a layout: a scalar (`name type`), a column of scalars (`name type*`, counted by u16), or a list (`name { … }`,
+ * counted by u16; `name[u32] { … }`).
+ */
 export type Field =
-  | { kind: 'scalar'; name: string; type: string }
+  | { kind: 'scalar' | 'column'; name: string; type: string }
   | { kind: 'list'; name: string; count: string; fields: Field[] };
 
 export type Command = {
@@ -30,7 +33,7 @@ export type Library = {
 
 /** Parses a layout such as `now f64, results { status u8, lines raw16 }`. */
 export function parseLayout(text: string): Field[] {
-  const tokens = text.match(/[A-Za-z0-9_]+|[{}[\],]/g) ?? [];
+  const tokens = text.match(/[A-Za-z0-9_]+|[{}[\],*]/g) ?? [];
   let next = 0;
   const fields = (closing: string | undefined): Field[] => {
     const found: Field[] = [];
@@ -50,7 +53,9 @@ export function parseLayout(text: string): Field[] {
       } else {
         const type = tokens[next++];
         if (!type) throw new Error(`a member without a type in the layout: ${text}`);
-        found.push({ kind: 'scalar', name, type });
+        const column = tokens[next] === '*';
+        if (column) next++;
+        found.push({ kind: column ? 'column' : 'scalar', name, type });
       }
     }
     return found;

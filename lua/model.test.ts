@@ -62,16 +62,26 @@ async function compare({ model, shard }: Run): Promise<void> {
   expect(found).toEqual(model.counters());
   expect([snapshot.seq, snapshot.live, snapshot.now]).toEqual([model.seq, model.live(), model.now]);
   for (const [no, sale] of model.sales) {
-    const book = await shard.redis.hgetall(`${shard.prefix}book:${no}`);
-    const units = Object.entries(book).filter(([field]) => field.length === 12);
-    const owners = [...sale.units]
-      .filter(([, owned]) => owned > 0)
-      .map(([buyer, owned]) => {
-        const bought = sale.bought.get(buyer);
-        return [short(buyer), bought ? `${owned}:${bought}` : String(owned)];
-      });
-    expect(Object.fromEntries(units)).toEqual(Object.fromEntries(owners));
-    expect(Object.keys(book).length - units.length, 'reservations remembered').toBe(sale.book.size);
+    const book = await shard.redis.hgetallBuffer(`${shard.prefix}book:${no}`);
+    const entries = Object.entries(book).filter(([field]) => field.length === 12);
+    const owners = entries.map(([buyer, entry]) => [buyer, entry.readUIntLE(0, 6), entry.readUIntLE(6, 6)] as const);
+    expect(
+      Object.fromEntries(owners.filter(([, units]) => units > 0).map(([buyer, ...units]) => [buyer, units])),
+    ).toEqual(
+      Object.fromEntries(
+        [...sale.units]
+          .filter(([, owned]) => owned > 0)
+          .map(([buyer, owned]) => [short(buyer), [owned, sale.bought.get(buyer) ?? 0]]),
+      ),
+    );
+    const [own, others] = [entries.filter(([, entry]) => entry.length > 14), Object.keys(book).length - entries.length];
+    expect(own.length + others, 'reservations remembered').toBe(sale.book.size);
+    expect(
+      entries.reduce((sum, [, entry]) => sum + entry.readUInt16LE(12), 0),
+      'as many as buyers’ entries say',
+    ).toBe(others);
+    for (const [, entry] of entries)
+      expect(entry.readUIntLE(0, 6) + entry.readUInt16LE(12) + entry.length).toBeGreaterThan(14);
     // The first sale's rules never change.
     if (no === 1) for (const owned of sale.units.values()) expect(owned).toBeLessThanOrEqual(6);
   }
@@ -108,7 +118,7 @@ const reserveStep: fc.Arbitrary<Step> = fc.array(wish, { minLength: 1, maxLength
       return { status, seq: r?.seq ?? 0, expiresAt: r?.expiresAt ?? 0, lines: r?.lines ?? [] };
     });
     const found = await reserve(shard, wishes);
-    expect(found.map(({ item: _item, ...rest }) => rest)).toEqual(expected);
+    expect(found.map(({ line: _line, ...rest }) => rest)).toEqual(expected);
     for (const [i, { status, seq }] of found.entries())
       if (status === 'ok') made.push({ sale: wishes[i]?.sale ?? 1, wish: wishes[i] ?? {}, seq, seconds: 0 });
   },

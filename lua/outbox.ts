@@ -1,4 +1,5 @@
 /** Reads an outbox entry: what `close_call` in `includes/20-shard.lua` packs. */
+import { factCodes } from './bindings.ts';
 import { Reader } from './packing.ts';
 
 /** A line of a reservation: units of a SKU from a warehouse. */
@@ -14,7 +15,7 @@ export type Fact = {
   saleId: string;
   buyer: string;
   key: string;
-  /** Sequence of the reservation that it is about; 0 where there is none. */
+  /** Sequence of the reservation that it is about (its own, when it makes it); 0 where there is none. */
   reservation: number;
   expiresAt: number;
   durability: number;
@@ -25,6 +26,7 @@ export type Fact = {
 export type OutboxEntry = { epoch: number; atMs: number; seqFirst: number; facts: Fact[] };
 
 const knownFormat = 1;
+const nothing = Buffer.alloc(0);
 
 /** Throws when the entry is of a format that this release doesn't know. */
 export function decodeOutboxEntry(body: Buffer): OutboxEntry {
@@ -36,22 +38,36 @@ export function decodeOutboxEntry(body: Buffer): OutboxEntry {
   const seqFirst = r.f64();
   const saleIds = new Map<number, string>();
   for (let left = r.u16(); left > 0; left--) saleIds.set(r.u32(), r.str8());
-  const facts = Array.from({ length: r.u16() }, (): Fact => {
+  const facts: Fact[] = [];
+  for (let left = r.u16(); left > 0; left--) {
     const kind = r.u8();
     const sale = r.u32();
-    return {
-      kind,
-      sale,
-      saleId: saleIds.get(sale) ?? '',
-      buyer: r.chars(12),
-      key: r.chars(12),
-      reservation: r.f64(),
-      expiresAt: r.f64(),
-      durability: r.u8(),
-      lines: r.raw32(),
-      note: r.raw16(),
-    };
-  });
+    const saleId = saleIds.get(sale) ?? '';
+    if (kind === factCodes.reserved) {
+      // Reservations that followed one another with the same lines.
+      const common = { expiresAt: r.f64(), durability: r.u8(), lines: r.raw32(), note: nothing };
+      const count = r.u16();
+      const buyers = r.chars(count * 12);
+      const keys = r.chars(count * 12);
+      for (let at = 0; at < count * 12; at += 12) {
+        const ref = { buyer: buyers.slice(at, at + 12), key: keys.slice(at, at + 12) };
+        facts.push({ kind, sale, saleId, ...ref, reservation: seqFirst + facts.length, ...common });
+      }
+    } else {
+      facts.push({
+        kind,
+        sale,
+        saleId,
+        buyer: r.chars(12),
+        key: r.chars(12),
+        reservation: r.f64(),
+        expiresAt: r.f64(),
+        durability: r.u8(),
+        lines: r.raw32(),
+        note: r.raw16(),
+      });
+    }
+  }
   if (r.left !== 0) throw new Error('an outbox entry with bytes left over');
   return { epoch, atMs, seqFirst, facts };
 }

@@ -12,18 +12,14 @@ local function read_reservations(keys, args)
   if not call then
     return err
   end
-  local n, pos = struct.unpack('<H', args[1], HEADER_BYTES + 1)
-  local results = {}
-  for i = 1, n do
-    local sale, buyer, key, seq, seconds
-    sale, buyer, key, seq, seconds, pos = struct.unpack(REFERENCE, args[1], pos)
-    local packed = server.call('HGET', call.prefix .. 'book:' .. string.format('%d', sale), buyer .. key)
-    local r = packed and unpack_record(packed)
-    if r and r.seq == seq then
-      results[i] = outcome(STATUS.ok, state_now(call, r), r)
-    else
-      results[i] = no_outcome()
-    end
+  local refs, named = read_references(call, args[1])
+  for no, of in pairs(named) do
+    load_book(call.sales[no], of.buyers, of.keys)
   end
-  return struct.pack('<ddH', call.now, call.seq, n) .. table.concat(results)
+  local results = {}
+  for i = 1, #refs do
+    local r = find_reference(call, refs[i])
+    results[i] = r and outcome(STATUS.ok, state_now(call, r), r) or no_outcome()
+  end
+  return struct.pack('<ddH', call.now, call.seq, #refs) .. table.concat(results)
 end

@@ -8,7 +8,7 @@ release: gives back what reservations hold. Again: the same answer. After commit
 ]]
 
 local function release(keys, args)
-  return settle(keys, args, function(call, sale, field, r)
+  return settle(keys, args, function(call, sale, r, ref)
     local state = state_now(call, r)
     if state == RESERVATION.released then
       return STATUS.replay
@@ -16,7 +16,7 @@ local function release(keys, args)
     if state ~= RESERVATION.held then
       return STATUS.ended
     end
-    end_reservation(call, sale, field, r, RESERVATION.released, FACT.released)
+    end_reservation(call, sale, ref.buyer, ref.key, r, RESERVATION.released, FACT.released)
     return STATUS.ok
   end)
 end

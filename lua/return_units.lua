@@ -33,7 +33,7 @@ local function return_units(keys, args)
   end)
   assert(#skus == n, 'lines miscounted')
   load_items(sale, skus)
-  load_book(sale, { buyer })
+  load_book(sale, { buyer }, { key })
   local wanted = {} -- warehouse's stock -> units, so that two lines of one allotment are added up
   local known = true
   each_line(lines, function(sku, warehouse, quantity)
@@ -48,7 +48,7 @@ local function return_units(keys, args)
   if not known then
     return struct.pack('<B', STATUS.unknown_sku)
   end
-  local owned, bought = units_of(sale, buyer)
+  local _, bought = unpack_buyer(sale.book[buyer])
   local enough = bought >= units
   for w, quantity in pairs(wanted) do
     enough = enough and w.sold >= quantity
@@ -66,7 +66,7 @@ local function return_units(keys, args)
   for i = 1, #skus do
     sale.dirty_items[sale.items[skus[i]]] = true
   end
-  put_units(sale, buyer, owned - units, bought - units)
+  change_buyer(sale, buyer, -units, -units)
   add_fact(call, FACT.returned, sale, buyer, key, seq, 0, sale.durability, lines, id)
   server.call('HSET', sale.changes_key, id, content)
   save_sale(sale)

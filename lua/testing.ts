@@ -16,6 +16,7 @@ import {
   statusCodes,
 } from './bindings.ts';
 import { decodeLines, decodeOutboxEntry, type Fact, type Line, type OutboxEntry } from './outbox.ts';
+import { reserveResults } from './results.ts';
 
 export type TestValkey = {
   url: string;
@@ -148,26 +149,20 @@ export const short = (name: string): string => name.padEnd(12, '_');
 
 export type Wish = { sale?: number; buyer?: string; key?: string; lines?: Record<string, number> };
 
-/** The packed form's tables of sales and items, out of plain wishes. */
+/** The packed form's table of baskets, out of plain wishes. */
 export function reserveArgs(wishes: Wish[]): ReserveArgs {
-  const args: ReserveArgs = { sales: [], items: [], requests: [] };
+  const baskets: ReserveArgs['baskets'][number][] = [];
+  const args: ReserveArgs = { baskets, wanted: [], buyers: [], keys: [] };
   const places = new Map<string, number>();
-  const place = <Item>(list: Item[], name: string, item: Item): number => {
-    const found = places.get(name) ?? list.push(item) - 1;
-    places.set(name, found);
-    return found;
-  };
-  for (const { sale: no = 1, buyer = 'ann', key = 'k', lines = { shoe: 1 } } of wishes) {
-    const sale = place(args.sales, `${no}`, { no });
-    args.requests.push({
-      sale,
-      buyer: short(buyer),
-      key: short(key),
-      lines: Object.entries(lines).map(([sku, quantity]) => ({
-        item: place(args.items, `${no}/${sku}`, { sale, sku }),
-        quantity,
-      })),
-    });
+  for (const { sale = 1, buyer = 'ann', key = 'k', lines = { shoe: 1 } } of wishes) {
+    const name = JSON.stringify([sale, lines]);
+    const basket =
+      places.get(name) ??
+      baskets.push({ sale, lines: Object.entries(lines).map(([sku, quantity]) => ({ sku, quantity })) }) - 1;
+    places.set(name, basket);
+    args.wanted.push(basket);
+    args.buyers.push(short(buyer));
+    args.keys.push(short(key));
   }
   return args;
 }
@@ -176,17 +171,21 @@ const names = new Map(Object.entries(statusCodes).map(([name, code]) => [code as
 export type StatusName = keyof typeof statusCodes;
 export const statusName = (status: number): StatusName => (names.get(status) ?? String(status)) as StatusName;
 
-export type Reserved = { status: StatusName; seq: number; expiresAt: number; item: number; lines: Line[] };
+/** `line`: of which a refusal speaks. */
+export type Reserved = { status: StatusName; seq: number; expiresAt: number; line: number; lines: Line[] };
 
 export async function reserve(shard: TestShard, wishes: Wish[], options?: CallOptions): Promise<Reserved[]> {
-  const { results } = await shard.call(reserveCommand, reserveArgs(wishes), options);
-  return results.map(({ status, seq, expiresAt, item, lines }) => ({
-    status: statusName(status),
-    seq,
-    expiresAt,
-    item,
-    lines: decodeLines(lines),
-  }));
+  const answer = await shard.call(reserveCommand, reserveArgs(wishes), options);
+  return reserveResults(answer).map(({ status, grant: place, seq, line }) => {
+    const grant = answer.grants[place];
+    return {
+      status: statusName(status),
+      seq,
+      expiresAt: grant?.expiresAt ?? 0,
+      line,
+      lines: grant ? decodeLines(grant.lines) : [],
+    };
+  });
 }
 
 /** A reservation as calls name it. */
@@ -210,8 +209,8 @@ export async function counters(shard: TestShard): Promise<Record<string, string>
 
 /** Units held and owned by a buyer in a sale. */
 export async function unitsOf(shard: TestShard, buyer: string, sale = 1): Promise<number> {
-  const kept = await shard.redis.hget(`${shard.prefix}book:${sale}`, short(buyer));
-  return Number(kept?.split(':')[0] ?? 0);
+  const entry = await shard.redis.hgetBuffer(`${shard.prefix}book:${sale}`, short(buyer));
+  return entry?.readUIntLE(0, 6) ?? 0;
 }
 
 /** The whole outbox: each entry with its stream id, checked and decoded. */

@@ -3,7 +3,8 @@
 -- Record: state, sequence, expiry as first answered, seconds by which it was extended, durability, extensions used; once
 -- it has ended, when it is forgotten; lines.
 
-local RECORD = '<BddI4BB'
+-- The sequence is big-endian, so that those of neighbours differ in the last byte (reserve.lua).
+local RECORD = '<B>I6<dI4BB'
 
 local function pack_record(r)
   local head = struct.pack(RECORD, r.state, r.seq, r.expires_at, r.extended, r.durability, r.extensions)
@@ -39,8 +40,7 @@ end
 
 -- Ends a live reservation as `state`: counters, buyer's units, record and fact. A committed one's units stay the
 -- buyer's; the others' go back on sale.
-local function end_reservation(call, sale, field, r, state, kind)
-  local buyer, key = string.sub(field, 1, 12), string.sub(field, 13)
+local function end_reservation(call, sale, buyer, key, r, state, kind)
   local sold = state == RESERVATION.committed
   local units = each_line(r.lines, function(sku, warehouse, quantity)
     local item = sale.items[sku]
@@ -54,31 +54,21 @@ local function end_reservation(call, sale, field, r, state, kind)
     end
     sale.dirty_items[item] = true
   end)
-  local all, bought = units_of(sale, buyer)
-  if sold then
-    put_units(sale, buyer, all, bought + units)
-  else
-    put_units(sale, buyer, all - units, bought)
-  end
   add_fact(call, kind, sale, buyer, key, r.seq, 0, r.durability, r.lines, '')
   r.state = state
   r.forget_at = call.now + call.remember_ms
-  put_book(sale, field, pack_record(r))
-  add_due(call, sale, r.forget_at, field)
+  change_buyer(sale, buyer, sold and 0 or -units, sold and units or 0, key, pack_record(r))
+  local ended = #sale.ended_buyers + 1
+  sale.ended_buyers[ended], sale.ended_keys[ended] = buyer, key
   call.live = call.live - 1
 end
 
--- Reads the records of `fields`, their buyers' units, and the stock of all their lines.
-local function load_reservations(sale, fields)
-  local wanted = {}
-  for i = 1, #fields do
-    wanted[#wanted + 1] = fields[i]
-    wanted[#wanted + 1] = string.sub(fields[i], 1, 12)
-  end
-  load_book(sale, wanted)
+-- Reads the records of buyers[i] with keys[i], their buyers' units, and the stock of all their lines.
+local function load_reservations(sale, buyers, keys)
+  load_book(sale, buyers, keys)
   local skus = {}
-  for i = 1, #fields do
-    local packed = sale.book[fields[i]]
+  for i = 1, #buyers do
+    local packed = find_record(sale, buyers[i], keys[i])
     if packed then
       each_line(unpack_record(packed).lines, function(sku)
         skus[#skus + 1] = sku
@@ -97,37 +87,51 @@ local function state_now(call, r)
 end
 
 -- The frame of commit, release and extend: a list of references in, a list of outcomes out, each decided by
--- decide(call, sale, field, record, reference) -> status. References of one call may name the same reservation.
+-- decide(call, sale, record, reference) -> status. References of one call may name the same reservation.
 local REFERENCE = '<I4c12c12dd' -- sale, buyer, key, sequence, seconds (extend)
+local function read_references(call, arg)
+  local n, pos = struct.unpack('<H', arg, HEADER_BYTES + 1)
+  local refs, named = {}, {}
+  for i = 1, n do
+    local ref = {}
+    ref.sale, ref.buyer, ref.key, ref.seq, ref.seconds, pos = struct.unpack(REFERENCE, arg, pos)
+    refs[i] = ref
+    if load_sale(call, ref.sale) then
+      local of = named[ref.sale]
+      if not of then
+        of = { buyers = {}, keys = {} }
+        named[ref.sale] = of
+      end
+      of.buyers[#of.buyers + 1] = ref.buyer
+      of.keys[#of.keys + 1] = ref.key
+    end
+  end
+  return refs, named
+end
+
+-- The record that a reference means, unpacked; nil where there is none.
+local function find_reference(call, ref)
+  local sale = call.sales[ref.sale]
+  local packed = sale and find_record(sale, ref.buyer, ref.key)
+  local r = packed and unpack_record(packed)
+  return r and r.seq == ref.seq and r or nil
+end
+
 local function settle(keys, args, decide)
   local call, err = open_call(keys, args)
   if not call then
     return err
   end
-  local n, pos = struct.unpack('<H', args[1], HEADER_BYTES + 1)
-  local refs, fields_of = {}, {}
-  for i = 1, n do
-    local ref = {}
-    local buyer, key
-    ref.sale, buyer, key, ref.seq, ref.seconds, pos = struct.unpack(REFERENCE, args[1], pos)
-    ref.field = buyer .. key
-    refs[i] = ref
-    if load_sale(call, ref.sale) then
-      fields_of[ref.sale] = fields_of[ref.sale] or {}
-      table.insert(fields_of[ref.sale], ref.field)
-    end
-  end
-  for no, fields in pairs(fields_of) do
-    load_reservations(call.sales[no], fields)
+  local refs, named = read_references(call, args[1])
+  for no, of in pairs(named) do
+    load_reservations(call.sales[no], of.buyers, of.keys)
   end
   local results = {}
-  for i = 1, n do
+  for i = 1, #refs do
     local ref = refs[i]
-    local sale = call.sales[ref.sale]
-    local packed = sale and sale.book[ref.field]
-    local r = packed and unpack_record(packed)
-    if r and r.seq == ref.seq then
-      local status = decide(call, sale, ref.field, r, ref)
+    local r = find_reference(call, ref)
+    if r then
+      local status = decide(call, call.sales[ref.sale], r, ref)
       results[i] = outcome(status, state_now(call, r), r)
     else
       results[i] = no_outcome()
@@ -137,5 +141,5 @@ local function settle(keys, args, decide)
     save_sale(sale)
   end
   close_call(call)
-  return struct.pack('<ddH', call.now, call.seq, n) .. table.concat(results)
+  return struct.pack('<ddH', call.now, call.seq, #refs) .. table.concat(results)
 end
