@@ -49,6 +49,7 @@ export function startNode(file: string, args: string[], env: NodeJS.ProcessEnv):
         ready: JSON.parse(line) as Record<string, unknown>,
         stop: () =>
           new Promise((stopped) => {
+            if (child.exitCode !== null || child.signalCode !== null) return stopped();
             child.once('exit', () => stopped());
             child.kill('SIGTERM');
           }),

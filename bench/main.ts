@@ -65,6 +65,18 @@ type Services = Record<'valkey' | 'postgres', { url: string; socketPath?: string
 type Reconciled = { drift: number; rows: { saleId: string; ledger: { reserved: number } | null }[]; error?: string };
 
 const running: Started[] = [];
+let cleaning: Promise<void> | null = null;
+function clean(): Promise<void> {
+  cleaning ??= (async () => {
+    for (const each of running.reverse()) await each.stop().catch(() => undefined);
+    await stampede(['down', '--name', name, '--json'], baseEnv).catch((error: unknown) => say(String(error)));
+    rmSync(folder, { recursive: true, force: true });
+  })();
+  return cleaning;
+}
+// Servers that `up` has started outlive this process: whatever ends it ends them.
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const)
+  process.once(signal, () => void clean().then(() => process.exit(1)));
 try {
   say('Starting Valkey and Postgres …');
   const services = (await stampede(['up', '--name', name, '--json'], baseEnv)) as Services;
@@ -148,7 +160,5 @@ try {
   if (options.json) process.stdout.write(`${JSON.stringify(summary)}\n`);
   if (faults.length > 0) process.exitCode = 1;
 } finally {
-  for (const each of running.reverse()) await each.stop().catch(() => undefined);
-  await stampede(['down', '--name', name, '--json'], baseEnv).catch((error: unknown) => say(String(error)));
-  rmSync(folder, { recursive: true, force: true });
+  await clean();
 }

@@ -7,9 +7,8 @@ import type { Batch } from './events.ts';
 import { ImpossibleEvent, type Rows, rowsOf } from './rows.ts';
 
 export type Applied = {
-  /** The last sequence of the shard that the ledger has now, and the shard's time then (ms; 0 before the first). */
+  /** The last sequence of the shard that the ledger has now. */
   watermark: number;
-  watermarkAtMs: number;
   /** Events written now; events that it had; batches set aside because something is missing before them. */
   events: number;
   known: number;
@@ -32,7 +31,6 @@ type ShardRow = {
   last_epoch: number | null;
   epoch: number;
   watermark: string;
-  watermark_at: Date | null;
   stopped: string | null;
 };
 
@@ -246,7 +244,7 @@ export async function applyBatches(pool: Pool, shard: number, batches: Batch[]):
   try {
     await client.query('begin');
     const { rows } = await client.query<ShardRow>(
-      `select epoch, watermark, watermark_at, stopped,
+      `select epoch, watermark, stopped,
               (select b.epoch from ledger.batch b where b.shard = s.shard and b.seq_last = s.watermark) as last_epoch
          from ledger.shard s where shard = $1 for update`,
       [shard],
@@ -273,7 +271,6 @@ export async function applyBatches(pool: Pool, shard: number, batches: Batch[]):
     await client.query('commit');
     return {
       watermark: last?.seqLast ?? watermark,
-      watermarkAtMs: last ? Date.parse(last.at) : (row.watermark_at?.getTime() ?? 0),
       events: last ? last.seqLast - watermark : 0,
       known: known.length,
       setAside: ahead.length,
@@ -291,19 +288,11 @@ export async function applyBatches(pool: Pool, shard: number, batches: Batch[]):
   }
 }
 
-/** How far the ledger is with each shard. */
-export async function readWatermark(
-  pool: Pool,
-  shard: number,
-): Promise<{ watermark: number; watermarkAtMs: number; stopped: string | null }> {
-  const { rows } = await pool.query<{ watermark: string; watermark_at: Date | null; stopped: string | null }>(
-    'select watermark, watermark_at, stopped from ledger.shard where shard = $1',
+/** How far the ledger is with a shard. */
+export async function readWatermark(pool: Pool, shard: number): Promise<{ watermark: number; stopped: string | null }> {
+  const { rows } = await pool.query<{ watermark: string; stopped: string | null }>(
+    'select watermark, stopped from ledger.shard where shard = $1',
     [shard],
   );
-  const row = rows[0];
-  return {
-    watermark: Number(row?.watermark ?? 0),
-    watermarkAtMs: row?.watermark_at?.getTime() ?? 0,
-    stopped: row?.stopped ?? null,
-  };
+  return { watermark: Number(rows[0]?.watermark ?? 0), stopped: rows[0]?.stopped ?? null };
 }

@@ -49,55 +49,49 @@ async function ensureTopic(kafka: Kafka, topic: string): Promise<number> {
 export function createKafkaCarrier(options: { brokers: string[]; name: string; logger: Logger }): Carrier {
   const topic = topicOf(options.name);
   const kafka = connect(options.brokers, options.logger);
-  let partitions = 0;
-  let producer: Producer | null = null;
-  let ready: Promise<Producer> | null = null;
+  type Line = { producer: Producer; partitions: number };
+  let line: Promise<Line> | null = null;
 
-  const prepare = (): Promise<Producer> => {
-    ready ??= (async () => {
-      partitions = await ensureTopic(kafka, topic);
-      // A new one each time: an idempotent producer's numbers belong to the topic as it was.
-      producer = kafka.producer({
-        idempotent: true,
-        maxInFlightRequests: 1,
-        createPartitioner: Partitioners.DefaultPartitioner,
-        retry: { retries: 4, initialRetryTime: 100, maxRetryTime: 1_000 },
-      });
-      await producer.connect();
-      return producer;
-    })();
-    ready.catch(() => {
-      ready = null;
+  const open = async (): Promise<Line> => {
+    const partitions = await ensureTopic(kafka, topic);
+    // A new one each time: an idempotent producer's numbers belong to the topic as it was.
+    const producer = kafka.producer({
+      idempotent: true,
+      maxInFlightRequests: 1,
+      createPartitioner: Partitioners.DefaultPartitioner,
+      retry: { retries: 4, initialRetryTime: 100, maxRetryTime: 1_000 },
     });
-    return ready;
+    await producer.connect();
+    return { producer, partitions };
   };
 
-  const forget = async (failed: Producer): Promise<void> => {
-    if (producer !== failed) return;
-    producer = null;
-    ready = null;
-    await within(failed.disconnect(), 2_000, 'Kafka did not let go in time').catch(() => undefined);
+  const hangUp = async (failed: Promise<Line>): Promise<void> => {
+    if (line === failed) line = null;
+    const producer = await failed.then((opened) => opened.producer).catch(() => null);
+    await within(Promise.resolve(producer?.disconnect()), 2_000, 'Kafka did not let go in time').catch(() => undefined);
   };
 
   return {
     async deliver(shard, batches) {
-      const sender = await prepare();
-      const at = { acks: -1, compression: CompressionTypes.None, topic };
-      const messages = batches.map((batch) => ({
-        key: String(shard),
-        value: JSON.stringify(batch),
-        partition: shard % partitions,
-      }));
+      line ??= open();
+      const current = line;
       try {
-        await within(sender.send({ ...at, messages }), 20_000, 'Kafka did not take the events in time');
+        const { producer, partitions } = await current;
+        const messages = batches.map((batch) => ({
+          key: String(shard),
+          value: JSON.stringify(batch),
+          partition: shard % partitions,
+        }));
+        const sending = producer.send({ acks: -1, compression: CompressionTypes.None, topic, messages });
+        await within(sending, 20_000, 'Kafka did not take the events in time');
       } catch (error) {
         // The topic may be gone with all of Kafka: the next delivery begins anew, and makes it again.
-        await forget(sender);
+        await hangUp(current);
         throw error;
       }
     },
     async close() {
-      await producer?.disconnect();
+      if (line) await hangUp(line);
     },
   };
 }

@@ -17,7 +17,7 @@ export type OutboxSource = {
 /** Takes batches towards the ledger: resolves when they are there, or safely on their way. */
 export type Carrier = { deliver(shard: number, batches: Batch[]): Promise<void>; close(): Promise<void> };
 
-export type Watermark = { watermark: number; watermarkAtMs: number; stopped: string | null };
+export type Watermark = { watermark: number; stopped: string | null };
 
 export type RelayStats = {
   relayed(events: number): void;
