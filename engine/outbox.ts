@@ -3,13 +3,21 @@ import { hash } from 'node:crypto';
 import { timestamp } from '../kernel/clock.ts';
 import { encodeReservationId } from '../kernel/ids.ts';
 import { factCodes, outboxReadCommand, outboxTrimCommand, saleCodes, snapshotCommand } from '../lua/bindings.ts';
-import { decodeLines, decodeOutboxEntry, decodeStockChange, type Fact, type Line } from '../lua/outbox.ts';
+import {
+  decodeLines,
+  decodeOutboxEntry,
+  decodeSaleSet,
+  decodeStockChange,
+  type Fact,
+  type Line,
+  type StockChange,
+} from '../lua/outbox.ts';
 import { type Durability, durabilityOf } from './durability.ts';
 import type { Shards } from './shards.ts';
 
 type About = { seq: number; saleId: string; sale: number };
 type OfReservation = { reservationId: string; buyerId: string; lines: Line[] };
-type OfStock = { id: string; sku: string; warehouse: string; units: number; reason: string };
+type OfStock = StockChange;
 
 export type OutboxEvent = About &
   (
@@ -18,7 +26,7 @@ export type OutboxEvent = About &
     | ({ type: 'committed' | 'released' | 'expired' } & OfReservation)
     | ({ type: 'returned'; id: string } & OfReservation)
     | ({ type: 'restocked' | 'adjusted' } & OfStock)
-    | { type: 'sale-set'; settings: Record<string, unknown> }
+    | { type: 'sale-set'; settings: Record<string, unknown>; stockDigest: string }
     | { type: 'sale-state'; state: 'open' | 'paused' | 'closed' }
   );
 
@@ -73,8 +81,10 @@ function eventOf(shard: number, seq: number, fact: Fact): OutboxEvent {
       return { type: 'restocked', ...about, ...decodeStockChange(fact.note) };
     case factCodes.adjusted:
       return { type: 'adjusted', ...about, ...decodeStockChange(fact.note) };
-    case factCodes.saleSet:
-      return { type: 'sale-set', ...about, settings: JSON.parse(fact.note.toString('utf8')) };
+    case factCodes.saleSet: {
+      const { settings, stockDigest } = decodeSaleSet(fact.note);
+      return { type: 'sale-set', ...about, settings: JSON.parse(settings), stockDigest };
+    }
     case factCodes.saleState: {
       const state = saleStates.get(Number(fact.note.toString('utf8')));
       if (!state) throw new Error('an event with a sale state that this release doesn’t know');

@@ -13,6 +13,8 @@ export type Applied = {
   events: number;
   known: number;
   setAside: number;
+  /** Batches of a closed epoch that came too late: kept in `ledger.quarantine`, to be looked at. */
+  quarantined: number;
 };
 
 /** The shard's history can't be: nothing more of it is applied until a person has looked. */
@@ -30,6 +32,8 @@ class Fork extends Error {}
 type ShardRow = {
   last_epoch: number | null;
   epoch: number;
+  closed_epoch: number;
+  closed_seq: string;
   watermark: string;
   stopped: string | null;
 };
@@ -38,12 +42,13 @@ type ShardRow = {
 export function sortBatches(
   batches: Batch[],
   watermark: number,
-  /** The epoch that is granted, and that of the last batch applied. */
-  epochs: { granted: number; last: number },
-): { known: Batch[]; fresh: Batch[]; ahead: Batch[] } {
+  /** The epoch that is granted, that of the last batch applied, and the last that was closed, with where. */
+  epochs: { granted: number; last: number; closed: number; closedSeq: number },
+): { known: Batch[]; fresh: Batch[]; ahead: Batch[]; late: Batch[] } {
   const known: Batch[] = [];
   const fresh: Batch[] = [];
   const ahead: Batch[] = [];
+  const late: Batch[] = [];
   const twins = new Map<number, Batch>();
   let next = watermark + 1;
   let lastEpoch = epochs.last;
@@ -52,6 +57,10 @@ export function sortBatches(
       throw new Fork(`a batch up to ${batch.seqLast} has ${batch.events.length} events`);
     if (batch.epoch > epochs.granted)
       throw new Fork(`a batch of epoch ${batch.epoch}, and the shard is at ${epochs.granted}`);
+    if (epochs.closed > 0 && batch.epoch <= epochs.closed && batch.seqLast > epochs.closedSeq) {
+      late.push(batch);
+      continue;
+    }
     const twin = twins.get(batch.seqLast);
     if (twin) {
       // The same delivery may bring it twice: it isn't in the table yet.
@@ -67,7 +76,7 @@ export function sortBatches(
     } else if (batch.seqFirst > next) ahead.push(batch);
     else throw new Fork(`a batch from ${batch.seqFirst} to ${batch.seqLast} overlaps what is known up to ${next - 1}`);
   }
-  return { known, fresh, ahead };
+  return { known, fresh, ahead, late };
 }
 
 async function checkKnown(client: PoolClient, shard: number, known: Batch[]): Promise<void> {
@@ -90,9 +99,9 @@ async function writeRows(client: PoolClient, shard: number, rows: Rows): Promise
   for (const sale of rows.sales) {
     if (sale.settings)
       await client.query(
-        `insert into ledger.sale (shard, sale, id, settings) values ($1, $2, $3, $4)
+        `insert into ledger.sale (shard, sale, id, settings, stock_digest) values ($1, $2, $3, $4, $5)
          on conflict (shard, sale) do update set settings = excluded.settings`,
-        [shard, sale.sale, sale.id, sale.settings],
+        [shard, sale.sale, sale.id, sale.settings, sale.stockDigest],
       );
     else
       await client.query('update ledger.sale set state = $3 where shard = $1 and sale = $2', [
@@ -103,13 +112,14 @@ async function writeRows(client: PoolClient, shard: number, rows: Rows): Promise
   }
   if (rows.opened.length > 0)
     await client.query(
-      `insert into ledger.balance (shard, sale, sku, warehouse)
-       select $1, * from unnest($2::int[], $3::text[], $4::text[]) on conflict do nothing`,
+      `insert into ledger.balance (shard, sale, sku, warehouse, opened_seq)
+       select $1, * from unnest($2::int[], $3::text[], $4::text[], $5::bigint[]) on conflict do nothing`,
       [
         shard,
         column(rows.opened, (r) => r.sale),
         column(rows.opened, (r) => r.sku),
         column(rows.opened, (r) => r.warehouse),
+        column(rows.opened, (r) => r.seq),
       ],
     );
   if (rows.entries.length > 0)
@@ -155,9 +165,10 @@ async function writeRows(client: PoolClient, shard: number, rows: Rows): Promise
     await client.query({
       name: 'ledger-reservations',
       text: `insert into ledger.reservation (shard, seq, sale, buyer, key, state, lines, durability,
-                                             first_expires_at, expires_at, reserved_at, ended_at, ended_seq)
+                                             first_expires_at, expires_at, reserved_at, ended_at, ended_seq, units, extensions)
              select $1, * from unnest($2::bigint[], $3::int[], $4::text[], $5::text[], $6::text[], $7::jsonb[], $8::text[],
-                                      $9::timestamptz[], $10::timestamptz[], $11::timestamptz[], $12::timestamptz[], $13::bigint[])`,
+                                      $9::timestamptz[], $10::timestamptz[], $11::timestamptz[], $12::timestamptz[], $13::bigint[],
+                                      $14::int[], $15::int[])`,
       values: [
         shard,
         column(rows.reservations, (r) => r.seq),
@@ -172,6 +183,8 @@ async function writeRows(client: PoolClient, shard: number, rows: Rows): Promise
         column(rows.reservations, (r) => r.reservedAt),
         column(rows.reservations, (r) => r.endedAt),
         column(rows.reservations, (r) => r.endedSeq),
+        column(rows.reservations, (r) => r.units),
+        column(rows.reservations, (r) => r.extensions),
       ],
     });
   if (rows.changes.length > 0) {
@@ -179,10 +192,12 @@ async function writeRows(client: PoolClient, shard: number, rows: Rows): Promise
       name: 'ledger-changes',
       text: `update ledger.reservation r
                 set expires_at = coalesce(d.expires_at, r.expires_at), state = coalesce(d.state, r.state),
-                    ended_at = d.ended_at, ended_seq = d.ended_seq
-               from unnest($2::bigint[], $3::timestamptz[], $4::text[], $5::timestamptz[], $6::bigint[])
-                    as d(seq, expires_at, state, ended_at, ended_seq)
-              where r.shard = $1 and r.seq = d.seq and r.state = 'held'`,
+                    ended_at = coalesce(d.ended_at, r.ended_at), ended_seq = coalesce(d.ended_seq, r.ended_seq),
+                    extensions = r.extensions + d.extensions, returned = r.returned + d.returned
+               from unnest($2::bigint[], $3::timestamptz[], $4::text[], $5::timestamptz[], $6::bigint[], $7::int[], $8::int[])
+                    as d(seq, expires_at, state, ended_at, ended_seq, extensions, returned)
+              where r.shard = $1 and r.seq = d.seq
+                and (r.state = 'held' or (d.state is null and d.extensions = 0))`,
       values: [
         shard,
         column(rows.changes, (r) => r.seq),
@@ -190,6 +205,8 @@ async function writeRows(client: PoolClient, shard: number, rows: Rows): Promise
         column(rows.changes, (r) => r.state),
         column(rows.changes, (r) => r.endedAt),
         column(rows.changes, (r) => r.endedSeq),
+        column(rows.changes, (r) => r.extensions),
+        column(rows.changes, (r) => r.returned),
       ],
     });
     if (rowCount !== rows.changes.length)
@@ -197,17 +214,26 @@ async function writeRows(client: PoolClient, shard: number, rows: Rows): Promise
   }
   if (rows.stockChanges.length > 0)
     await client.query(
-      `insert into ledger.stock_change (shard, seq, sale, kind, id, reason, at)
-       select $1, * from unnest($2::bigint[], $3::int[], $4::text[], $5::text[], $6::text[], $7::timestamptz[])`,
+      `insert into ledger.stock_change (shard, seq, sale, kind, id, content, at)
+       select $1, * from unnest($2::bigint[], $3::int[], $4::text[], $5::text[], $6::jsonb[], $7::timestamptz[])`,
       [
         shard,
         column(rows.stockChanges, (r) => r.seq),
         column(rows.stockChanges, (r) => r.sale),
         column(rows.stockChanges, (r) => r.kind),
         column(rows.stockChanges, (r) => r.id),
-        column(rows.stockChanges, (r) => r.reason),
+        column(rows.stockChanges, (r) => r.content),
         column(rows.stockChanges, (r) => r.at),
       ],
+    );
+}
+
+async function quarantine(client: PoolClient, shard: number, late: Batch[]): Promise<void> {
+  for (const batch of late)
+    await client.query(
+      `insert into ledger.quarantine (shard, epoch, seq_first, seq_last, digest, batch) values ($1, $2, $3, $4, $5, $6)
+       on conflict do nothing`,
+      [shard, batch.epoch, batch.seqFirst, batch.seqLast, batch.digest, JSON.stringify(batch)],
     );
 }
 
@@ -244,7 +270,7 @@ export async function applyBatches(pool: Pool, shard: number, batches: Batch[]):
   try {
     await client.query('begin');
     const { rows } = await client.query<ShardRow>(
-      `select epoch, watermark, stopped,
+      `select epoch, watermark, stopped, closed_epoch, closed_seq,
               (select b.epoch from ledger.batch b where b.shard = s.shard and b.seq_last = s.watermark) as last_epoch
          from ledger.shard s where shard = $1 for update`,
       [shard],
@@ -253,10 +279,13 @@ export async function applyBatches(pool: Pool, shard: number, batches: Batch[]):
     if (!row) throw new Fork('no epoch of this shard was ever granted');
     if (row.stopped !== null) throw new ShardStopped(shard, row.stopped);
     const watermark = Number(row.watermark);
-    const { known, fresh, ahead } = sortBatches(batches, watermark, {
+    const { known, fresh, ahead, late } = sortBatches(batches, watermark, {
       granted: row.epoch,
       last: row.last_epoch ?? 1,
+      closed: row.closed_epoch,
+      closedSeq: Number(row.closed_seq),
     });
+    await quarantine(client, shard, late);
     await checkKnown(client, shard, known);
     const last = fresh.at(-1);
     if (last) {
@@ -274,6 +303,7 @@ export async function applyBatches(pool: Pool, shard: number, batches: Batch[]):
       events: last ? last.seqLast - watermark : 0,
       known: known.length,
       setAside: ahead.length,
+      quarantined: late.length,
     };
   } catch (error) {
     await client.query('rollback').catch((failed: Error) => {

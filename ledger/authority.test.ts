@@ -113,8 +113,8 @@ describe('migrations', () => {
 
 describe('what the database itself refuses', () => {
   test.each([
-    ['units below zero', "insert into ledger.balance values (0, 1, 's', 'w', 0, -1, 1, 0)"],
-    ['units that do not add up', "insert into ledger.balance values (0, 1, 's', 'w', 5, 1, 1, 1)"],
+    ['units below zero', "insert into ledger.balance values (0, 1, 's', 'w', 0, -1, 1, 0, 1)"],
+    ['units that do not add up', "insert into ledger.balance values (0, 1, 's', 'w', 5, 1, 1, 1, 1)"],
     ['an entry of nothing', "insert into ledger.entry values (0, 1, 0, 1, 's', 'w', 'outside', 'available', 0)"],
     ['an entry to itself', "insert into ledger.entry values (0, 1, 0, 1, 's', 'w', 'sold', 'sold', 1)"],
     ['an unknown account', "insert into ledger.entry values (0, 1, 0, 1, 's', 'w', 'sold', 'lost', 1)"],

@@ -6,6 +6,7 @@ import { type Static, Type } from 'typebox';
 
 const Id = Type.String();
 const Seq = Type.Integer({ minimum: 1 });
+const Count = Type.Integer({ minimum: 0 });
 const Line = Type.Object({ sku: Id, warehouse: Id, quantity: Type.Integer({ minimum: 1 }) });
 
 const about = { seq: Seq, saleId: Id, sale: Type.Integer({ description: 'number of the sale on its shard' }) };
@@ -16,6 +17,10 @@ const change = {
   warehouse: Id,
   units: Type.Integer({ description: 'signed: what is added to the units on hand' }),
   reason: Type.String(),
+  after: Type.Object(
+    { onHand: Count, reserved: Count, sold: Count },
+    { description: 'the allotment’s counters once it was done' },
+  ),
 };
 const event = <const Name extends string, Members extends Record<string, import('typebox').TSchema>>(
   type: Name,
@@ -31,7 +36,10 @@ export const EventSchema = Type.Union([
   event('returned', { ...reservation, id: Id }),
   event('restocked', change),
   event('adjusted', change),
-  event('sale-set', { settings: Type.Object({}, { additionalProperties: true }) }),
+  event('sale-set', {
+    settings: Type.Object({}, { additionalProperties: true }),
+    stockDigest: Type.String({ description: 'of the opening stock, as the engine compares it' }),
+  }),
   event('sale-state', { state: Type.Enum(['open', 'paused', 'closed']) }),
 ]);
 export type LedgerEvent = Static<typeof EventSchema>;

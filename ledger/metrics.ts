@@ -15,6 +15,10 @@ export function createLedgerStats(registry: Registry): RelayStats & ConsumerStat
   const applied = counter('stampede_ledger_events_total', 'Events that the ledger wrote');
   const known = counter('stampede_ledger_known_batches_total', 'Batches that the ledger had already');
   const setAside = counter('stampede_ledger_set_aside_batches_total', 'Batches that came before their turn');
+  const quarantined = counter(
+    'stampede_ledger_quarantined_batches_total',
+    'Batches of a closed epoch that came too late, kept in ledger.quarantine',
+  );
   const stops = counter('stampede_ledger_stops_total', 'Batches of a stopped shard', ['shard']);
   return {
     relayed: (events) => relayed.inc(events),
@@ -24,6 +28,7 @@ export function createLedgerStats(registry: Registry): RelayStats & ConsumerStat
       applied.inc(result.events);
       known.inc(result.known);
       setAside.inc(result.setAside);
+      quarantined.inc(result.quarantined);
     },
     stoppedShard: (shard) => stops.inc({ shard: String(shard) }),
   };

@@ -101,7 +101,7 @@ test('finds a counter of Valkey that was changed by hand, and says which', async
 test.each([
   ['a balance', 'update ledger.balance set available = available - 3, sold = sold + 3 where shard = 1', 6],
   ['a balance that is gone', 'delete from ledger.balance where shard = 1', 10],
-  ['a balance that nobody knows', "insert into ledger.balance values (1, 1, 'boot', 'east', 4, 4, 0, 0)", 4],
+  ['a balance that nobody knows', "insert into ledger.balance values (1, 1, 'boot', 'east', 4, 4, 0, 0, 1)", 4],
 ])('finds %s of the ledger that was changed by hand', async (_name, sql, drift) => {
   expect((await compare()).drift).toBe(0);
   await pool.query(sql);

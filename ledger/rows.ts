@@ -39,6 +39,8 @@ export type ReservationRow = {
   reservedAt: string;
   endedAt: string | null;
   endedSeq: number | null;
+  units: number;
+  extensions: number;
 };
 
 /** A change of a reservation that the ledger has already: its new expiry, its end, or both. */
@@ -48,16 +50,20 @@ export type ReservationChange = {
   state: EndState | null;
   endedAt: string | null;
   endedSeq: number | null;
+  /** How many extensions, and how many units returned, are new. */
+  extensions: number;
+  returned: number;
 };
 
-export type StockChangeRow = { seq: number; sale: number; kind: string; id: string; reason: string; at: string };
-export type SaleRow = { sale: number; id: string; settings: string | null; state: string | null };
+/** `content`: what the id stands for, as JSON: the event's own members. */
+export type StockChangeRow = { seq: number; sale: number; kind: string; id: string; content: string; at: string };
+export type SaleRow = { sale: number; id: string; settings: string | null; stockDigest: string; state: string | null };
 
 export type Rows = {
   entries: EntryRow[];
   balances: BalanceDelta[];
   /** Allotments that may be new. */
-  opened: { sale: number; sku: string; warehouse: string }[];
+  opened: { sale: number; sku: string; warehouse: string; seq: number }[];
   reservations: ReservationRow[];
   changes: ReservationChange[];
   stockChanges: StockChangeRow[];
@@ -79,6 +85,10 @@ const moves: Record<string, [Account, Account]> = {
   expired: ['reserved', 'available'],
   returned: ['sold', 'available'],
 };
+
+const unchanged = (seq: number): ReservationChange => ({
+  ...{ seq, expiresAt: null, state: null, endedAt: null, endedSeq: null, extensions: 0, returned: 0 },
+});
 
 /** A reservation's sequence, buyer and key, out of its id. */
 export type RefOf = (reservationId: string) => { seq: number; buyer: string; key: string } | null;
@@ -128,15 +138,25 @@ export function rowsOf(batches: Batch[], refOf: RefOf): Rows {
       row.endedAt = at;
       row.endedSeq = event.seq;
     } else {
-      changed.set(seq, { seq, expiresAt: change?.expiresAt ?? null, state, endedAt: at, endedSeq: event.seq });
+      changed.set(seq, { ...unchanged(seq), ...change, state, endedAt: at, endedSeq: event.seq });
     }
+  };
+
+  const giveBack = (seq: number, units: number): void => {
+    const change = changed.get(seq) ?? unchanged(seq);
+    changed.set(seq, { ...change, returned: change.returned + units });
   };
 
   const extend = (event: LedgerEvent, seq: number, expiresAt: string): void => {
     const row = fresh.get(seq);
     if ((row && row.state !== 'held') || changed.get(seq)?.state) throw new ImpossibleEvent(event, 'it has ended');
-    if (row) row.expiresAt = expiresAt;
-    else changed.set(seq, { seq, state: null, endedAt: null, endedSeq: null, ...changed.get(seq), expiresAt });
+    if (row) {
+      row.expiresAt = expiresAt;
+      row.extensions++;
+    } else {
+      const change = changed.get(seq) ?? unchanged(seq);
+      changed.set(seq, { ...change, expiresAt, extensions: change.extensions + 1 });
+    }
   };
 
   for (const batch of batches) {
@@ -147,21 +167,23 @@ export function rowsOf(batches: Batch[], refOf: RefOf): Rows {
             sale: event.sale,
             id: event.saleId,
             settings: JSON.stringify(event.settings),
+            stockDigest: event.stockDigest,
             state: null,
           });
           break;
         case 'sale-state':
-          rows.sales.push({ sale: event.sale, id: event.saleId, settings: null, state: event.state });
+          rows.sales.push({ sale: event.sale, id: event.saleId, settings: null, stockDigest: '', state: event.state });
           break;
         case 'restocked':
         case 'adjusted': {
           const { sale, sku, warehouse, units } = event;
-          if (event.type === 'restocked') rows.opened.push({ sale, sku, warehouse });
+          if (event.type === 'restocked') rows.opened.push({ sale, sku, warehouse, seq: event.seq });
           // An allotment may open with nothing: there is no unit to move then.
           if (units > 0) move(event, 0, sku, warehouse, ['outside', 'available'], units);
           else if (units < 0) move(event, 0, sku, warehouse, ['available', 'outside'], -units);
-          const { seq, type: kind, id, reason } = event;
-          rows.stockChanges.push({ seq, sale, kind, id, reason, at: batch.at });
+          const { seq, type: kind, id, reason, after } = event;
+          const content = JSON.stringify({ sku, warehouse, units, reason, after });
+          rows.stockChanges.push({ seq, sale, kind, id, content, at: batch.at });
           break;
         }
         default: {
@@ -190,13 +212,20 @@ export function rowsOf(batches: Batch[], refOf: RefOf): Rows {
               reservedAt: batch.at,
               endedAt: null,
               endedSeq: null,
+              units: event.lines.reduce((sum, line) => sum + line.quantity, 0),
+              extensions: 0,
             };
             if (ref.seq !== event.seq) throw new ImpossibleEvent(event, 'its id speaks of another sequence');
             fresh.set(event.seq, row);
             rows.reservations.push(row);
           } else if (event.type === 'returned') {
-            const { seq, sale, id } = event;
-            rows.stockChanges.push({ seq, sale, kind: 'returned', id, reason: event.reservationId, at: batch.at });
+            const { seq, sale, id, reservationId, lines } = event;
+            const content = JSON.stringify({ reservationId, lines });
+            rows.stockChanges.push({ seq, sale, kind: 'returned', id, content, at: batch.at });
+            giveBack(
+              ref.seq,
+              lines.reduce((sum, line) => sum + line.quantity, 0),
+            );
           } else {
             end(event, ref.seq, event.type, batch.at);
           }

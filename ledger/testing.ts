@@ -73,7 +73,7 @@ export const reservationAt = (seq: number, shard = 0): string =>
   encodeReservationId({ shard, sale: 1, seq, buyer: 'buyer_______', key: 'key_________' });
 
 export const happenings = {
-  set: (): Happening => ({ type: 'sale-set', settings: { title: 'A sale' } }),
+  set: (): Happening => ({ type: 'sale-set', settings: { title: 'A sale' }, stockDigest: 'opening' }),
   restocked: (units: number, sku = 'shoe'): Happening => ({
     type: 'restocked',
     id: 'opening',
@@ -81,6 +81,7 @@ export const happenings = {
     warehouse: 'east',
     units,
     reason: 'opening stock',
+    after: { onHand: units, reserved: 0, sold: 0 },
   }),
   reserved: (seq: number, quantity = 1): Happening => ({
     type: 'reserved',
@@ -225,7 +226,7 @@ export async function stopTestServices(services: ServiceSet, ...pools: Pool[]): 
 }
 
 export function countingStats() {
-  const counts = { relayed: 0, failed: 0, rewound: 0, applied: 0, known: 0, setAside: 0, stopped: 0 };
+  const counts = { relayed: 0, failed: 0, rewound: 0, applied: 0, known: 0, setAside: 0, quarantined: 0, stopped: 0 };
   return {
     counts,
     relayed: (events: number) => {
@@ -241,6 +242,7 @@ export function countingStats() {
       counts.applied += applied.events;
       counts.known += applied.known;
       counts.setAside += applied.setAside;
+      counts.quarantined += applied.quarantined;
     },
     stoppedShard: () => {
       counts.stopped++;

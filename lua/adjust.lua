@@ -26,7 +26,7 @@ local function adjust(keys, args)
   if not sale then
     return answer(STATUS.unknown_sale)
   end
-  local content = table.concat({ 'adjust', sku, warehouse, string.format('%.0f', delta) }, '\0') .. '\0'
+  local content = adjust_content(sku, warehouse, delta)
   local done = server.call('HGET', sale.changes_key, id)
   if done then
     if string.sub(done, 1, #content) ~= content then
@@ -58,7 +58,7 @@ local function adjust(keys, args)
   end
   w.on_hand = w.on_hand + delta
   sale.dirty_items[item] = true
-  add_change(call, sale, delta > 0 and FACT.restocked or FACT.adjusted, id, sku, warehouse, delta, reason)
+  add_change(call, sale, delta > 0 and FACT.restocked or FACT.adjusted, id, sku, w, delta, reason)
   server.call('HSET', sale.changes_key, id, content .. struct.pack('<I4I4I4', w.on_hand, w.reserved, w.sold))
   save_sale(sale)
   close_call(call)

@@ -5,8 +5,18 @@ import { Reader } from './packing.ts';
 /** A line of a reservation: units of a SKU from a warehouse. */
 export type Line = { sku: string; warehouse: string; quantity: number };
 
-/** A stock change's note (restock, adjust): `units` is signed. */
-export type StockChange = { id: string; sku: string; warehouse: string; units: number; reason: string };
+/** Counters of an allotment. */
+export type Counted = { onHand: number; reserved: number; sold: number };
+
+/** A stock change's note (restock, adjust): `units` is signed; `after`: the counters that it left. */
+export type StockChange = {
+  id: string;
+  sku: string;
+  warehouse: string;
+  units: number;
+  reason: string;
+  after: Counted;
+};
 
 /** One transition, as the shard wrote it. `kind` is one of `factCodes`. */
 export type Fact = {
@@ -82,5 +92,14 @@ export function decodeLines(packed: Buffer): Line[] {
 
 export function decodeStockChange(note: Buffer): StockChange {
   const r = new Reader(note);
-  return { id: r.str8(), sku: r.str8(), warehouse: r.str8(), units: r.f64(), reason: r.str16() };
+  return {
+    ...{ id: r.str8(), sku: r.str8(), warehouse: r.str8(), units: r.f64(), reason: r.str16() },
+    after: { onHand: r.u32(), reserved: r.u32(), sold: r.u32() },
+  };
+}
+
+/** A sale's settings as JSON, and the digest of its opening stock. */
+export function decodeSaleSet(note: Buffer): { settings: string; stockDigest: string } {
+  const r = new Reader(note);
+  return { settings: r.str16(), stockDigest: r.str8() };
 }

@@ -29,9 +29,11 @@ local function put_sale(keys, args)
   local no = tonumber(known or server.call('HLEN', sales_key) + 1)
   local sale_key = call.prefix .. 'sale:' .. string.format('%d', no)
   if known then
-    if digest ~= '' and digest ~= server.call('HGET', sale_key, 'digest') then
+    local opened_with = server.call('HGET', sale_key, 'digest')
+    if digest ~= '' and digest ~= opened_with then
       return answer(STATUS.conflict, no, 0)
     end
+    digest = opened_with
   elseif digest == '' then
     return answer(STATUS.unknown_sale, 0, 0)
   elseif no > MAX_SALES then
@@ -58,15 +60,16 @@ local function put_sale(keys, args)
     server.call('HSET', sales_key, id, no)
   end
   local sale = load_sale(call, no)
-  add_fact(call, FACT.sale_set, sale, NOBODY, NOBODY, 0, 0, durability, '', settings)
+  add_fact(call, FACT.sale_set, sale, NOBODY, NOBODY, 0, 0, durability, '', struct.pack('<Hc0Bc0', #settings, settings, #digest, digest))
   if not known then
     for i = 1, n do
       local row = opening[i]
       local item = sale.items[row.sku] or { sku = row.sku }
       sale.items[row.sku] = item
       sale.dirty_items[item] = true
-      item[#item + 1] = { name = row.warehouse, on_hand = row.quantity, reserved = 0, sold = 0 }
-      add_change(call, sale, FACT.restocked, 'opening', row.sku, row.warehouse, row.quantity, 'opening stock')
+      local w = { name = row.warehouse, on_hand = row.quantity, reserved = 0, sold = 0 }
+      item[#item + 1] = w
+      add_change(call, sale, FACT.restocked, 'opening', row.sku, w, row.quantity, 'opening stock')
     end
     save_sale(sale)
   end

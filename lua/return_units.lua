@@ -22,7 +22,7 @@ local function return_units(keys, args)
   if not sale then
     return struct.pack('<B', STATUS.unknown_sale)
   end
-  local content = table.concat({ 'return', buyer, key, string.format('%.0f', seq), lines }, '\0')
+  local content = return_content(buyer, key, seq, lines)
   local done = server.call('HGET', sale.changes_key, id)
   if done then
     return struct.pack('<B', done == content and STATUS.replay or STATUS.mismatch)

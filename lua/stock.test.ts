@@ -12,7 +12,7 @@ import {
   saleCodes,
   setSaleStateCommand,
 } from './bindings.ts';
-import { decodeStockChange } from './outbox.ts';
+import { decodeSaleSet, decodeStockChange } from './outbox.ts';
 import {
   contentOf,
   counters,
@@ -102,7 +102,10 @@ describe('adjust', () => {
     const [result] = await reserve(shard, [{ lines: { [sku]: 5 } }]);
     expect(result?.lines).toEqual([{ sku, warehouse, quantity: 5 }]);
     const fact = (await factsOf(shard)).find(({ kind, note }) => kind === factCodes.restocked && note[0] === 1);
-    expect(fact && decodeStockChange(fact.note)).toEqual({ id: 'a', sku, warehouse, units: 5, reason: 'counted' });
+    expect(fact && decodeStockChange(fact.note)).toEqual({
+      ...{ id: 'a', sku, warehouse, units: 5, reason: 'counted' },
+      after: { onHand: 5, reserved: 0, sold: 0 },
+    });
   });
 });
 
@@ -304,7 +307,7 @@ describe('putting a sale', () => {
     const settings = JSON.stringify({ title: 'Schuhe & 靴 👟' });
     await makeSale(shard, { settings });
     expect((await shard.call(readSaleCommand, { id: 'sale' })).settings).toBe(settings);
-    expect((await factsOf(shard))[0]?.note.toString('utf8')).toBe(settings);
+    expect(decodeSaleSet((await factsOf(shard))[0]?.note ?? Buffer.alloc(0)).settings).toBe(settings);
   });
 });
 

@@ -15,7 +15,35 @@ create table ledger.shard (
   opened boolean not null default false,
   watermark bigint not null default 0 check (watermark >= 0),
   watermark_at timestamptz,
-  stopped text -- why no more of its events are applied; null while all is well
+  stopped text, -- why no more of its events are applied; null while all is well
+  rebuilding text, -- the rebuild that is under way, or was when it was interrupted; nothing is sold then
+  -- A rebuild closes the epochs before its own at a sequence: what they have beyond it is no longer history.
+  closed_epoch int not null default 0,
+  closed_seq bigint not null default 0
+);
+
+-- What engines have seen of a shard, once a second and when they lose it: a run of Valkey that has less must not sell.
+create table ledger.sighting (
+  engine text not null,
+  shard int not null,
+  epoch int not null,
+  run_id text not null, -- the run of Valkey that it is connected to
+  seq bigint not null,
+  open boolean not null, -- whether it may still get answers of this epoch
+  at timestamptz not null default now(),
+  primary key (engine, shard)
+);
+
+-- Batches of a closed epoch that came after it was closed: kept to be looked at, never applied.
+create table ledger.quarantine (
+  shard int not null,
+  epoch int not null,
+  seq_first bigint not null,
+  seq_last bigint not null,
+  digest text not null,
+  batch jsonb not null,
+  at timestamptz not null default now(),
+  primary key (shard, epoch, seq_last, digest)
 );
 
 -- The journal: every entry of a shard's outbox, once, in order. A known range with another digest is a fork.
@@ -35,6 +63,7 @@ create table ledger.sale (
   sale int not null,
   id text not null unique,
   settings jsonb not null,
+  stock_digest text not null, -- of the opening stock, as the engine compares it
   state text not null default 'open',
   primary key (shard, sale)
 );
@@ -49,6 +78,7 @@ create table ledger.balance (
   available bigint not null default 0,
   reserved bigint not null default 0,
   sold bigint not null default 0,
+  opened_seq bigint not null, -- warehouses serve in this order
   primary key (shard, sale, sku, warehouse),
   constraint available_not_negative check (available >= 0),
   constraint reserved_not_negative check (reserved >= 0),
@@ -88,7 +118,12 @@ create table ledger.reservation (
   reserved_at timestamptz not null,
   ended_at timestamptz,
   ended_seq bigint,
+  units int not null check (units > 0),
+  extensions int not null default 0,
+  returned int not null default 0, -- units of it that came back after it was committed
   primary key (shard, seq),
+  check (returned between 0 and units),
+  check (returned = 0 or state = 'committed'),
   check ((state = 'held') = (ended_at is null))
 );
 
@@ -99,7 +134,7 @@ create table ledger.stock_change (
   sale int not null,
   kind text not null,
   id text not null,
-  reason text not null,
+  content jsonb not null, -- what the id stands for
   at timestamptz not null,
   primary key (shard, seq)
 );

@@ -226,10 +226,19 @@ local function each_line(lines, visit)
   return units
 end
 
--- The fact of a stock change: its note carries id, SKU, warehouse, units and reason.
-local function add_change(call, sale, kind, id, sku, warehouse, units, reason)
+-- The fact of a stock change: its note carries id, SKU, warehouse, units, reason, and the warehouse's counters after it.
+local function add_change(call, sale, kind, id, sku, w, units, reason)
   local note = struct.pack(
-    '<Bc0Bc0Bc0dHc0', #id, id, #sku, sku, #warehouse, warehouse, units, #reason, reason
+    '<Bc0Bc0Bc0dHc0I4I4I4', #id, id, #sku, sku, #w.name, w.name, units, #reason, reason, w.on_hand, w.reserved, w.sold
   )
   add_fact(call, kind, sale, NOBODY, NOBODY, 0, 0, sale.durability, '', note)
+end
+
+-- What a stock adjustment's id, and a return's, stands for: the same id with another content is a mismatch. An adjustment's
+-- is followed by the counters that were answered.
+local function adjust_content(sku, warehouse, delta)
+  return table.concat({ 'adjust', sku, warehouse, string.format('%.0f', delta) }, '\0') .. '\0'
+end
+local function return_content(buyer, key, seq, lines)
+  return table.concat({ 'return', buyer, key, string.format('%.0f', seq), lines }, '\0')
 end
