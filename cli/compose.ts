@@ -2,6 +2,7 @@
 import { connect } from 'node:net';
 import type { Pool } from 'pg';
 import { Registry } from 'prom-client';
+import { createBuilder } from '../engine/builder.ts';
 import { createOutbox, type Outbox } from '../engine/outbox.ts';
 import { type Dependency, type Engine, startEngine } from '../engine/server.ts';
 import { openShards, type Shards } from '../engine/shards.ts';
@@ -10,19 +11,25 @@ import { startSweeper } from '../engine/sweeper.ts';
 import { connectValkey, type ValkeyConnection } from '../engine/valkey.ts';
 import { systemClock } from '../kernel/clock.ts';
 import type { Config } from '../kernel/config.ts';
+import { SetupError } from '../kernel/errors.ts';
 import { createLogger, type Logger } from '../kernel/logger.ts';
 import { applyBatches, readWatermark } from '../ledger/apply.ts';
 import { checkShardCount, createAuthority, findReservation, writeAudit } from '../ledger/authority.ts';
-import { createKafkaCarrier, startKafkaConsumer } from '../ledger/kafka.ts';
+import { createKafkaCarrier, createKafkaProbe, startKafkaConsumer } from '../ledger/kafka.ts';
 import { createLedgerStats } from '../ledger/metrics.ts';
 import { migrate } from '../ledger/migrate.ts';
 import { createPool } from '../ledger/pool.ts';
+import { type RebuildProgress, type RebuildReport, rebuildShard } from '../ledger/rebuild.ts';
 import { type Carrier, startRelay } from '../ledger/relay.ts';
 
 export const roles = ['http', 'relay', 'ledger', 'sweeper'] as const;
 export type Role = (typeof roles)[number];
 
 type Stores = {
+  /** The deployment's, under which its topic and consumer group go. */
+  name: string;
+  /** Whether Kafka, where it is used, has nothing of a shard that the ledger has not. */
+  drained(shard: number): Promise<boolean>;
   valkey: ValkeyConnection;
   pool: Pool;
   shards: Shards;
@@ -45,6 +52,11 @@ export async function openStores(config: Config, logger: Logger, options: { obse
       await migrate(pool);
       await checkShardCount(pool, config.shards);
     }
+    // Topics are named after the deployment, so that two on one broker don't mix.
+    const { rows } = await pool.query<{ name: string }>('select name from ledger.deployment');
+    const name = rows[0]?.name ?? '';
+    const probe =
+      config.transport === 'kafka' ? createKafkaProbe({ brokers: config.kafkaBrokers, name, logger }) : null;
     const shards = await openShards({
       valkey,
       authority: createAuthority(pool),
@@ -52,10 +64,13 @@ export async function openStores(config: Config, logger: Logger, options: { obse
       outboxEvents: config.outboxEvents,
       rememberSeconds: config.rememberSeconds,
       ...options,
+      ...(probe ? { drained: probe.drained } : {}),
       clock: systemClock,
       logger,
     });
     return {
+      name,
+      drained: probe?.drained ?? (() => Promise.resolve(true)),
       valkey,
       pool,
       shards,
@@ -70,6 +85,69 @@ export async function openStores(config: Config, logger: Logger, options: { obse
     await pool.end();
     throw error;
   }
+}
+
+const drainSeconds = 60;
+
+/** Rebuilds one shard from the ledger: docs/how-to/rebuild-a-shard.md. */
+export function rebuild(
+  config: Config,
+  stores: Stores,
+  shard: number,
+  logger: Logger,
+  progress?: RebuildProgress,
+): Promise<RebuildReport> {
+  const { valkey, pool } = stores;
+  const { outboxEvents, rememberSeconds } = config;
+  return rebuildShard({
+    ...{ pool, shard, rememberSeconds, clock: systemClock, logger },
+    target: (token) => createBuilder({ valkey, shard, token, outboxEvents, rememberSeconds }),
+    async drained() {
+      for (const untilMs = Date.now() + drainSeconds * 1000; !(await stores.drained(shard)); ) {
+        if (Date.now() > untilMs)
+          throw new SetupError(
+            'kafka-not-drained',
+            'Kafka has events that no ledger reads: let `stampede serve --roles ledger` run beside, and rebuild again',
+          );
+        await systemClock.wait(200);
+      }
+    },
+    ...(progress ? { progress } : {}),
+  });
+}
+
+/** Rebuilds by itself every shard that only a rebuild can help. One process at a time does it for a shard. */
+function startAutoRebuild(config: Config, stores: Stores, logger: Logger): { stop(): Promise<void> } {
+  const stopped = new AbortController();
+  const loop = async (): Promise<void> => {
+    while (!stopped.signal.aborted) {
+      for (const { shard } of stores.shards.fenced().filter(({ lost }) => lost)) {
+        const lock = await stores.pool.connect().catch(() => null);
+        try {
+          const taken = await lock?.query<{ ok: boolean }>(
+            "select pg_try_advisory_lock(hashtext('stampede.rebuild'), $1) as ok",
+            [shard],
+          );
+          // Whoever had the lock before may just have done it.
+          if (taken?.rows[0]?.ok && stores.shards.fenced().some((one) => one.shard === shard && one.lost))
+            await rebuild(config, stores, shard, logger);
+        } catch (error) {
+          logger.error({ shard, error: String(error) }, 'the shard could not be rebuilt; it is tried again');
+        } finally {
+          // Ends the connection, and the lock with it.
+          lock?.release(true);
+        }
+      }
+      await systemClock.wait(1_000, stopped.signal);
+    }
+  };
+  const running = loop();
+  return {
+    async stop() {
+      stopped.abort();
+      await running;
+    },
+  };
 }
 
 /** Whether somebody listens at `host:port`. */
@@ -94,7 +172,6 @@ export type RunningProcess = {
   registry: Registry;
   /** Answers to purchase calls so far. */
   purchases(): number;
-  /** The name under which this deployment's topic and consumer group go. */
   stop(): Promise<void>;
 };
 
@@ -107,6 +184,8 @@ export async function startProcess(
     /** The metrics of all processes, where there are several. */
     metrics?: () => Promise<string>;
     answersPerSecond?: () => number;
+    /** Whether shards that only a rebuild can help are rebuilt without being told. */
+    autoRebuild?: boolean;
   } = {},
 ): Promise<RunningProcess> {
   const logger = createLogger({ level: config.logLevel, name: 'stampede' });
@@ -127,9 +206,7 @@ export async function startProcess(
       ledgerStats.applied(applied);
       return applied;
     };
-    // Topics are named after the deployment, so that two on one broker don't mix.
-    const name = (await pool.query<{ name: string }>('select name from ledger.deployment')).rows[0]?.name ?? '';
-
+    const { name } = stores;
     if (has('ledger') && config.transport === 'kafka') {
       const consumer = await startKafkaConsumer({
         brokers: config.kafkaBrokers,
@@ -162,6 +239,11 @@ export async function startProcess(
     if (has('sweeper')) {
       const sweeper = startSweeper({ shards, clock: systemClock, logger, swept: stats.swept });
       stops.push(() => sweeper.stop());
+    }
+
+    if (options.autoRebuild) {
+      const rebuilder = startAutoRebuild(config, stores, logger);
+      stops.push(() => rebuilder.stop());
     }
 
     let engine: Engine | null = null;

@@ -75,6 +75,7 @@ program
   )
   .addOption(new Option('--roles <list>', 'what this process does: http,relay,ledger,sweeper').default('all'))
   .addOption(transportOption)
+  .addOption(new Option('--auto-rebuild', 'rebuild shards that Valkey has lost from the ledger, without being told'))
   .addHelpText(
     'after',
     `${environmentHelp}
@@ -88,6 +89,7 @@ Exit codes: 0 stopped as asked, 1 failed, 2 set up wrongly (one line says what).
       workers: number;
       roles: string;
       transport: 'auto' | 'direct' | 'kafka';
+      autoRebuild?: boolean;
     }) => {
       const { host, port, transport } = options;
       const config = readConfig(process.env, {
@@ -104,8 +106,8 @@ Exit codes: 0 stopped as asked, 1 failed, 2 set up wrongly (one line says what).
       const { serveAlone, serveWithWorkers } = await import('./serve.ts');
       const serving =
         options.workers > 1 && wanted.includes('http')
-          ? await serveWithWorkers(config, wanted, options.workers)
-          : await serveAlone(config, wanted);
+          ? await serveWithWorkers(config, wanted, options.workers, options.autoRebuild ?? false)
+          : await serveAlone(config, wanted, options.autoRebuild ?? false);
       print(JSON.stringify({ ready: true, url: serving.url }));
       try {
         await untilSignal(serving.failed);
@@ -245,6 +247,33 @@ program
     const config = readConfig({ ...process.env, STAMPEDE_MODE: 'development' });
     process.exitCode = await reconcileCommand(config, { waitMs: options.wait, json: options.json ?? false }, print);
   });
+
+program
+  .command('rebuild')
+  .description('Build shards of Valkey anew from the ledger, under a new epoch, and say what may be lost')
+  .addOption(
+    new Option('--shard <n>', 'which one; can be given several times').argParser(
+      (text: string, before: number[] | undefined) => [...(before ?? []), integerIn(0, limits.shardsMax - 1)(text)],
+    ),
+  )
+  .addOption(new Option('--all', 'all of them'))
+  .addOption(transportOption)
+  .addOption(jsonOption)
+  .addHelpText(
+    'after',
+    `
+For a shard whose stock Valkey has lost or has too little of (GET /health/ready names it). Selling stops on the shard
+meanwhile, holds and keys stay. It can be interrupted at any point and done again.
+Exit codes: 0 rebuilt and nothing known to be lost, 1 rebuilt with sequences that may be lost, 2 not rebuilt.`,
+  )
+  .action(
+    async (options: { shard?: number[]; all?: boolean; transport: 'auto' | 'direct' | 'kafka'; json?: boolean }) => {
+      const { rebuildCommand } = await import('./rebuild.ts');
+      const config = readConfig({ ...process.env, STAMPEDE_MODE: 'development' }, { transport: options.transport });
+      const { shard: named, all = false, json = false } = options;
+      process.exitCode = await rebuildCommand(config, { shards: named ?? [], all, json }, print);
+    },
+  );
 
 /** One line for what a person can put right; the stack for what is a fault of the program. */
 function fail(error: unknown): never {

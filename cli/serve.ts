@@ -27,8 +27,8 @@ const never = new Promise<Error>(() => {});
 const askLimitMs = 2_000;
 
 /** Everything in this process. */
-export async function serveAlone(config: Config, roles: readonly Role[]): Promise<Serving> {
-  const running = await startProcess(config, roles);
+export async function serveAlone(config: Config, roles: readonly Role[], autoRebuild: boolean): Promise<Serving> {
+  const running = await startProcess(config, roles, { autoRebuild });
   return { url: running.engine?.url ?? null, stop: running.stop, failed: never };
 }
 
@@ -95,11 +95,14 @@ async function holdPort(host: string, port: number): Promise<{ port: number; rel
 }
 
 /** `workers` processes that share a port, and the other roles in this one. */
-export async function serveWithWorkers(config: Config, roles: readonly Role[], workers: number): Promise<Serving> {
-  const background = await startProcess(
-    config,
-    roles.filter((role) => role !== 'http'),
-  );
+export async function serveWithWorkers(
+  config: Config,
+  roles: readonly Role[],
+  workers: number,
+  autoRebuild: boolean,
+): Promise<Serving> {
+  const backgroundRoles = roles.filter((role) => role !== 'http');
+  const background = await startProcess(config, backgroundRoles, { autoRebuild });
   const purchases = new Map<number, number>();
   const children = new Set<ChildProcess>();
   let stopping = false;

@@ -12,6 +12,12 @@ export function durabilityOf(code: number): Durability {
   return durability;
 }
 
+export function durabilityOfName(name: string): Durability {
+  const durability = durabilities.find((known) => known === name);
+  if (!durability) throw new Error(`no durability is called ${name}`);
+  return durability;
+}
+
 /**
  * Why Valkey, set as it is, can't give a durability; null when it can. `settings` as CONFIG GET answers.
  * With `appendfsync always` Valkey syncs its log before it answers, so a call's answer is on disk.

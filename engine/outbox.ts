@@ -95,7 +95,8 @@ function eventOf(shard: number, seq: number, fact: Fact): OutboxEvent {
   }
 }
 
-function batchOf(shard: number, body: Buffer): OutboxBatch {
+/** An outbox entry as the public batch that it is. */
+export function batchOf(shard: number, body: Buffer): OutboxBatch {
   const entry = decodeOutboxEntry(body);
   return {
     format: 1,

@@ -66,7 +66,22 @@ export type SaleDirectory = {
 /** 2000-01-01. In a shard's packed times 0 stands for none. */
 const earliestMs = 946_684_800_000;
 
-type Settings = Omit<Sale, 'state' | 'stock' | 'at'>;
+/** A sale as its operator set it: kept with it as JSON. */
+export type Settings = Omit<Sale, 'state' | 'stock' | 'at'>;
+
+/** What the shard keeps of settings: packed numbers, 0 for none. */
+export function rulesOf(settings: Settings) {
+  return {
+    settings: JSON.stringify(settings),
+    opensAt: settings.opensAt ? Date.parse(settings.opensAt) : 0,
+    closesAt: settings.closesAt ? Date.parse(settings.closesAt) : 0,
+    perBuyer: settings.perBuyer ?? 0,
+    holdMs: settings.holdSeconds * 1000,
+    durability: durabilityCode(settings.durability),
+    extensions: settings.extensions,
+    extendMs: settings.extendSeconds * 1000,
+  };
+}
 
 /** The sale to which ordinary stock belongs. */
 export const standingSale = 'shop';
@@ -229,15 +244,8 @@ export function createSaleDirectory(shards: Shards, offered: (durability: Durabi
       };
       const answer = await shards.call(shards.shardOf(saleId), putSaleCommand, {
         id: saleId,
-        settings: JSON.stringify(settings),
         digest: body.stock ? stockDigest(body.stock) : '',
-        opensAt: settings.opensAt ? Date.parse(settings.opensAt) : 0,
-        closesAt: settings.closesAt ? Date.parse(settings.closesAt) : 0,
-        perBuyer: settings.perBuyer ?? 0,
-        holdMs: settings.holdSeconds * 1000,
-        durability: durabilityCode(durability),
-        extensions: settings.extensions,
-        extendMs: settings.extendSeconds * 1000,
+        ...rulesOf(settings),
         stock: body.stock ?? [],
       });
       switch (answer.status) {

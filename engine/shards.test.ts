@@ -86,7 +86,7 @@ describe('opening', () => {
 
   test('an observer reads and grants nothing; where nothing was granted it is fenced', async () => {
     const observer = await open({ observe: true });
-    expect(observer.shards.fenced()).toEqual([{ shard: 0, reason: 'no epoch of it was ever granted' }]);
+    expect(observer.shards.fenced()).toEqual([{ shard: 0, reason: 'no epoch of it was ever granted', lost: false }]);
     expect(await epochs()).toEqual([]);
     const engine = await open();
     await makeSale(engine.shard(0));

@@ -4,7 +4,7 @@
  */
 import { type Clock, within } from '../kernel/clock.ts';
 import { RefusalError, refusal, SetupError } from '../kernel/errors.ts';
-import { shardKey, shardOfSale } from '../kernel/ids.ts';
+import { newBuyerId, shardKey, shardOfSale } from '../kernel/ids.ts';
 import { limits } from '../kernel/limits.ts';
 import type { Logger } from '../kernel/logger.ts';
 import {
@@ -17,7 +17,19 @@ import {
 import type { ValkeyConnection } from './valkey.ts';
 
 /** Who may sell from a shard, as Postgres has it. `opened`: the shard was made in Valkey under an epoch once. */
-export type ShardGrant = { epoch: number; runId: string; opened: boolean; watermark: number };
+export type ShardGrant = {
+  epoch: number;
+  runId: string;
+  opened: boolean;
+  watermark: number;
+  /** A rebuild is under way, or was interrupted. */
+  rebuilding: boolean;
+  /** The last epoch that a rebuild has closed; 0 for none. */
+  closedEpoch: number;
+};
+
+/** How far an engine has seen a shard; `open`: it may still get answers of this epoch. */
+export type Sighting = { shard: number; epoch: number; seq: number; open: boolean };
 
 /** Grants epochs, by compare-and-swap. The ledger's side implements it. */
 export type EpochAuthority = {
@@ -25,6 +37,10 @@ export type EpochAuthority = {
   /** Grants `from + 1` to a run of Valkey if the shard is still at `from` (0: none yet). */
   grant(shard: number, from: number, runId: string): Promise<boolean>;
   markOpened(shard: number): Promise<void>;
+  /** Notes what an engine, connected to a run of Valkey, has seen. */
+  report(engine: string, runId: string, sightings: Sighting[]): Promise<void>;
+  /** What all engines have seen of an epoch, and how many living ones have not yet said that they left the runs before. */
+  sightings(shard: number, epoch: number, runId: string): Promise<{ seq: number; awaited: number }>;
 };
 
 export type Shards = {
@@ -37,8 +53,8 @@ export type Shards = {
   call<Args, Answer>(shard: number, command: ShardCommand<Args, Answer>, args: Args): Promise<Answer>;
   /** Whether anything can be sold: Valkey is there and some shard is open. */
   sellable(): boolean;
-  /** Shards that are fenced now, with why. */
-  fenced(): { shard: number; reason: string }[];
+  /** Shards that are fenced now, with why; `lost`: only a rebuild helps. */
+  fenced(): { shard: number; reason: string; lost: boolean }[];
   /** The last known state of a shard, or null before it was first read. */
   status(shard: number): ShardStatusAnswer | null;
   close(): Promise<void>;
@@ -51,6 +67,7 @@ type ShardState = {
   offsetMs: number;
   open: boolean;
   reason: string;
+  lost: boolean;
   status: ShardStatusAnswer | null;
 };
 
@@ -69,13 +86,23 @@ export async function openShards(options: {
   rememberSeconds: number;
   /** Only look: take the epochs as they are granted, and grant none. */
   observe?: boolean;
+  /** Whether what else carries a shard's events (Kafka) has given the ledger all of it; rejects when it can't be asked. */
+  drained?(shard: number): Promise<boolean>;
   clock: Clock;
   logger: Logger;
 }): Promise<Shards> {
   const { valkey, authority, clock, logger } = options;
   const states = Array.from(
     { length: options.count },
-    (): ShardState => ({ epoch: 0, seen: 0, offsetMs: 0, open: false, reason: 'not opened yet', status: null }),
+    (): ShardState => ({
+      epoch: 0,
+      seen: 0,
+      offsetMs: 0,
+      open: false,
+      reason: 'not opened yet',
+      lost: false,
+      status: null,
+    }),
   );
   const stopped = new AbortController();
   const rememberMs = options.rememberSeconds * 1000;
@@ -113,11 +140,12 @@ export async function openShards(options: {
     state.offsetMs = Math.min(Math.max(state.offsetMs, least), most);
   };
 
-  const fence = (shard: number, reason: string): void => {
+  const fence = (shard: number, reason: string, { lost = false } = {}): void => {
     const state = stateOf(shard);
-    if (state.open || state.reason !== reason) logger.error({ shard, reason }, 'shard fenced');
+    if (state.open || state.reason !== reason) logger.error({ shard, reason, lost }, 'shard fenced');
     state.open = false;
     state.reason = reason;
+    state.lost = lost;
   };
 
   const readStatus = async (shard: number): Promise<void> => {
@@ -127,6 +155,16 @@ export async function openShards(options: {
     const status = await send(shard, shardStatusCommand, {}, Number.MAX_SAFE_INTEGER);
     learn(state, status, sentMs);
     state.status = status;
+  };
+
+  const lookAt = async (shard: number): Promise<void> => {
+    try {
+      await readStatus(shard);
+    } catch (error) {
+      const text = error instanceof Error ? error.message : String(error);
+      if (!text.startsWith('FENCED')) throw error;
+      fence(shard, text);
+    }
   };
 
   /** Brings the shard and its grant together, or says why it stays fenced. */
@@ -144,6 +182,7 @@ export async function openShards(options: {
         await authority.grant(shard, 0, runId);
         continue;
       }
+      if (grant.rebuilding) return fence(shard, 'it is being rebuilt');
       const state = stateOf(shard);
       const enter = (expected: number): Promise<OpenShardAnswer> => {
         const args = { epoch: grant.epoch, expected, outboxEvents: options.outboxEvents, rememberMs };
@@ -151,15 +190,23 @@ export async function openShards(options: {
       };
       // Only a shard that was never opened may be made out of nothing: later, empty means lost.
       const found = await enter(grant.opened ? grant.epoch : 0);
-      if (found.state === 1) return fence(shard, 'its data are gone from Valkey');
+      const lost = (reason: string): void => fence(shard, reason, { lost: true });
+      if (found.state === 1) return lost('its data are gone from Valkey');
       if (found.seq < grant.watermark)
-        return fence(shard, `Valkey is at sequence ${found.seq}, the ledger at ${grant.watermark}`);
+        return lost(`Valkey is at sequence ${found.seq}, the ledger at ${grant.watermark}`);
       if (found.state === 2) {
-        if (found.found !== grant.epoch - 1)
-          return fence(shard, `Valkey is at epoch ${found.found}, the grant at ${grant.epoch}`);
+        if (found.found !== grant.epoch - 1 || found.found <= grant.closedEpoch)
+          return lost(`Valkey is at epoch ${found.found}, the grant at ${grant.epoch}`);
         if ((await enter(found.found)).state !== 0) continue;
       }
       if (grant.runId !== runId) {
+        // Another run of Valkey: it may have less than the one before had told.
+        const seen = await authority.sightings(shard, grant.epoch, runId);
+        const most = Math.max(seen.seq, state.epoch === grant.epoch ? state.seen : 0);
+        if (most > found.seq) return lost(`Valkey is at sequence ${found.seq}, an engine has seen ${most}`);
+        if (seen.awaited > 0) return fence(shard, 'other engines have not said yet what they have seen');
+        if (options.drained && !(await options.drained(shard)))
+          return fence(shard, 'Kafka has events that the ledger has not yet');
         await authority.grant(shard, grant.epoch, runId);
         continue;
       }
@@ -168,6 +215,7 @@ export async function openShards(options: {
         if ((await authority.current(shard))?.opened) continue;
         await authority.markOpened(shard);
       }
+      if (state.epoch !== grant.epoch) state.seen = 0;
       state.epoch = grant.epoch;
       await readStatus(shard);
       if (!state.open) logger.info({ shard, epoch: grant.epoch, seq: state.seen }, 'shard open');
@@ -177,11 +225,29 @@ export async function openShards(options: {
     fence(shard, 'other engines are opening it');
   };
 
+  const engine = newBuyerId();
+  let runId = '';
+  /** Tells Postgres what this engine has seen: a run of Valkey that has less must not sell. */
+  const report = async (): Promise<void> => {
+    if (options.observe) return;
+    const sightings = states.flatMap(({ epoch, seen, open }, shard) =>
+      epoch === 0 ? [] : [{ shard, epoch, seq: seen, open: open && valkey.connected }],
+    );
+    if (sightings.length > 0) await authority.report(engine, runId, sightings);
+  };
+
   let opening: Promise<void> | null = null;
   const openAll = (): Promise<void> => {
     opening ??= (async () => {
       try {
-        const runId = await within(valkey.runId(), limits.callMs, 'Valkey did not answer in time');
+        runId = await within(valkey.runId(), limits.callMs, 'Valkey did not answer in time');
+        try {
+          await report();
+        } catch (error) {
+          for (const [shard, state] of states.entries())
+            if (!state.open) fence(shard, `it could not be opened: ${String(error)}`);
+          return;
+        }
         for (let shard = 0; shard < options.count; shard++) {
           try {
             await open(shard, runId);
@@ -189,6 +255,8 @@ export async function openShards(options: {
             fence(shard, `it could not be opened: ${String(error)}`);
           }
         }
+        // From here on a rebuild waits for this engine to say that it is done with the epoch.
+        await report();
       } finally {
         opening = null;
       }
@@ -199,10 +267,13 @@ export async function openShards(options: {
   const poll = async (): Promise<void> => {
     while (!stopped.signal.aborted) {
       await clock.wait(pollMs, stopped.signal);
-      if (!valkey.connected || stopped.signal.aborted) continue;
+      if (stopped.signal.aborted) return;
       try {
-        if (states.some((state) => !state.open)) await openAll();
-        else for (let shard = 0; shard < options.count; shard++) await readStatus(shard);
+        if (valkey.connected) {
+          if (states.some((state) => !state.open)) await openAll();
+          for (let shard = 0; shard < options.count; shard++) if (stateOf(shard).open) await lookAt(shard);
+        }
+        await report();
       } catch (error) {
         logger.warn({ error: String(error) }, 'the shards could not be looked at');
       }
@@ -252,11 +323,13 @@ export async function openShards(options: {
       }
     },
     sellable: () => valkey.connected && states.some((state) => state.open),
-    fenced: () => states.flatMap((state, shard) => (state.open ? [] : [{ shard, reason: state.reason }])),
+    fenced: () => states.flatMap(({ open, reason, lost }, shard) => (open ? [] : [{ shard, reason, lost }])),
     status: (shard) => stateOf(shard).status,
     async close() {
       stopped.abort();
       await polling;
+      for (const state of states) state.open = false;
+      await report().catch((error: unknown) => logger.warn({ error: String(error) }, 'the last report failed'));
       await valkey.close();
     },
   };

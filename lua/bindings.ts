@@ -409,6 +409,245 @@ export const readSaleCommand: ShardCommand<ReadSaleArgs, ReadSaleAnswer> = {
   },
 };
 
+export type RebuildBeginArgs = { token: string };
+export type RebuildBeginAnswer = { epoch: number; seq: number };
+/** fences the shard for the rebuild `token`: from now on nothing but this rebuild's calls may touch it. */
+export const rebuildBeginCommand: ShardCommand<RebuildBeginArgs, RebuildBeginAnswer> = {
+  name: 'rebuild_begin',
+  readOnly: false,
+  encode: (_header, args) => {
+    const w = new Writer();
+    w.chars(args.token, 12);
+    return w.done();
+  },
+  decode: (buffer) => {
+    const r = new Reader(buffer);
+    return { epoch: r.u32(), seq: r.f64() };
+  },
+};
+
+export type RebuildBookArgs = {
+  token: string;
+  no: number;
+  owners: readonly { buyer: string; units: number }[];
+  reservations: readonly {
+    buyer: string;
+    key: string;
+    state: number;
+    seq: number;
+    expiresAt: number;
+    extended: number;
+    durability: number;
+    extensions: number;
+    forgetAt: number;
+    units: number;
+    lines: Buffer;
+  }[];
+};
+export type RebuildBookAnswer = { status: number };
+/** remembers reservations of a sale, and units that buyers own, as the ledger has them. */
+export const rebuildBookCommand: ShardCommand<RebuildBookArgs, RebuildBookAnswer> = {
+  name: 'rebuild_book',
+  readOnly: false,
+  encode: (_header, args) => {
+    const w = new Writer();
+    w.chars(args.token, 12);
+    w.u32(args.no);
+    w.u16(args.owners.length);
+    for (const e0 of args.owners) {
+      w.chars(e0.buyer, 12);
+      w.u32(e0.units);
+    }
+    w.u16(args.reservations.length);
+    for (const e0 of args.reservations) {
+      w.chars(e0.buyer, 12);
+      w.chars(e0.key, 12);
+      w.u8(e0.state);
+      w.f64(e0.seq);
+      w.f64(e0.expiresAt);
+      w.u32(e0.extended);
+      w.u8(e0.durability);
+      w.u8(e0.extensions);
+      w.f64(e0.forgetAt);
+      w.u32(e0.units);
+      w.raw32(e0.lines);
+    }
+    return w.done();
+  },
+  decode: (buffer) => {
+    const r = new Reader(buffer);
+    return { status: r.u8() };
+  },
+};
+
+export type RebuildChangesArgs = {
+  token: string;
+  no: number;
+  adjustments: readonly {
+    id: string;
+    sku: string;
+    warehouse: string;
+    delta: number;
+    onHand: number;
+    reserved: number;
+    sold: number;
+  }[];
+  returns: readonly { id: string; buyer: string; key: string; seq: number; lines: Buffer }[];
+};
+export type RebuildChangesAnswer = { status: number };
+/** remembers ids of a sale's stock adjustments and returns, so that none is done twice. */
+export const rebuildChangesCommand: ShardCommand<RebuildChangesArgs, RebuildChangesAnswer> = {
+  name: 'rebuild_changes',
+  readOnly: false,
+  encode: (_header, args) => {
+    const w = new Writer();
+    w.chars(args.token, 12);
+    w.u32(args.no);
+    w.u16(args.adjustments.length);
+    for (const e0 of args.adjustments) {
+      w.str8(e0.id);
+      w.str8(e0.sku);
+      w.str8(e0.warehouse);
+      w.f64(e0.delta);
+      w.u32(e0.onHand);
+      w.u32(e0.reserved);
+      w.u32(e0.sold);
+    }
+    w.u16(args.returns.length);
+    for (const e0 of args.returns) {
+      w.str8(e0.id);
+      w.chars(e0.buyer, 12);
+      w.chars(e0.key, 12);
+      w.f64(e0.seq);
+      w.raw32(e0.lines);
+    }
+    return w.done();
+  },
+  decode: (buffer) => {
+    const r = new Reader(buffer);
+    return { status: r.u8() };
+  },
+};
+
+export type RebuildClearArgs = { token: string };
+export type RebuildClearAnswer = { more: number };
+/** drops what the shard has, a bounded part a call; `more` is 1 while something is left. */
+export const rebuildClearCommand: ShardCommand<RebuildClearArgs, RebuildClearAnswer> = {
+  name: 'rebuild_clear',
+  readOnly: false,
+  encode: (_header, args) => {
+    const w = new Writer();
+    w.chars(args.token, 12);
+    return w.done();
+  },
+  decode: (buffer) => {
+    const r = new Reader(buffer);
+    return { more: r.u8() };
+  },
+};
+
+export type RebuildFinishArgs = {
+  token: string;
+  epoch: number;
+  seq: number;
+  at: number;
+  live: number;
+  outboxEvents: number;
+  rememberMs: number;
+};
+export type RebuildFinishAnswer = { status: number };
+/** opens the rebuilt shard at `epoch`, after sequence `seq`, which the ledger has. */
+export const rebuildFinishCommand: ShardCommand<RebuildFinishArgs, RebuildFinishAnswer> = {
+  name: 'rebuild_finish',
+  readOnly: false,
+  encode: (_header, args) => {
+    const w = new Writer();
+    w.chars(args.token, 12);
+    w.u32(args.epoch);
+    w.f64(args.seq);
+    w.f64(args.at);
+    w.f64(args.live);
+    w.f64(args.outboxEvents);
+    w.f64(args.rememberMs);
+    return w.done();
+  },
+  decode: (buffer) => {
+    const r = new Reader(buffer);
+    return { status: r.u8() };
+  },
+};
+
+export type RebuildReadArgs = { token: string; after: number; max: number };
+export type RebuildReadAnswer = { entries: { id: number; body: Buffer }[] };
+/** the entries that the fenced shard's outbox has after sequence `after`, oldest first. */
+export const rebuildReadCommand: ShardCommand<RebuildReadArgs, RebuildReadAnswer> = {
+  name: 'rebuild_read',
+  readOnly: true,
+  encode: (_header, args) => {
+    const w = new Writer();
+    w.chars(args.token, 12);
+    w.f64(args.after);
+    w.u16(args.max);
+    return w.done();
+  },
+  decode: (buffer) => {
+    const r = new Reader(buffer);
+    return { entries: Array.from({ length: r.u16() }, () => ({ id: r.f64(), body: r.raw32() })) };
+  },
+};
+
+export type RebuildSaleArgs = {
+  token: string;
+  no: number;
+  id: string;
+  settings: string;
+  digest: string;
+  state: number;
+  opensAt: number;
+  closesAt: number;
+  perBuyer: number;
+  holdMs: number;
+  durability: number;
+  extensions: number;
+  extendMs: number;
+  stock: readonly { sku: string; warehouse: string; onHand: number; reserved: number; sold: number }[];
+};
+export type RebuildSaleAnswer = { status: number };
+/** makes a sale as the ledger has it: its rules, and a part of its stock (a large one takes several calls). */
+export const rebuildSaleCommand: ShardCommand<RebuildSaleArgs, RebuildSaleAnswer> = {
+  name: 'rebuild_sale',
+  readOnly: false,
+  encode: (_header, args) => {
+    const w = new Writer();
+    w.chars(args.token, 12);
+    w.u32(args.no);
+    w.str8(args.id);
+    w.str16(args.settings);
+    w.str8(args.digest);
+    w.u8(args.state);
+    w.f64(args.opensAt);
+    w.f64(args.closesAt);
+    w.u32(args.perBuyer);
+    w.f64(args.holdMs);
+    w.u8(args.durability);
+    w.u16(args.extensions);
+    w.f64(args.extendMs);
+    w.u32(args.stock.length);
+    for (const e0 of args.stock) {
+      w.str8(e0.sku);
+      w.str8(e0.warehouse);
+      w.u32(e0.onHand);
+      w.u32(e0.reserved);
+      w.u32(e0.sold);
+    }
+    return w.done();
+  },
+  decode: (buffer) => {
+    const r = new Reader(buffer);
+    return { status: r.u8() };
+  },
+};
+
 export type ReleaseArgs = {
   references: readonly { sale: number; buyer: string; key: string; seq: number; seconds: number }[];
 };

@@ -34,6 +34,13 @@ const {
   putSaleCommand,
   readReservationsCommand,
   readSaleCommand,
+  rebuildBeginCommand,
+  rebuildBookCommand,
+  rebuildChangesCommand,
+  rebuildClearCommand,
+  rebuildFinishCommand,
+  rebuildReadCommand,
+  rebuildSaleCommand,
   releaseCommand,
   returnUnitsCommand,
   setSaleStateCommand,
@@ -86,6 +93,23 @@ async function runAll(shard: TestShard): Promise<void> {
   await shard.call(snapshotCommand, {});
   await shard.call(shardStatusCommand, {});
   await shard.call(openShardCommand, { epoch: 2, expected: 1, outboxEvents: 1_000, rememberMs: 1_000 });
+
+  const of = { token: 'a-rebuild---', no: 1 };
+  await shard.call(rebuildBeginCommand, of);
+  await shard.call(rebuildReadCommand, { ...of, after: 0, max: 10 });
+  await shard.call(rebuildClearCommand, of);
+  const stock = [{ sku: 'shoe', warehouse: 'east', onHand: 5, reserved: 1, sold: 1 }];
+  await shard.call(rebuildSaleCommand, { ...of, ...saleArgs(), state: 1, stock });
+  const one = { key: short('k'), state: 1, seq: 3, expiresAt: now, extended: 0, durability: 2, extensions: 0 };
+  await shard.call(rebuildBookCommand, {
+    ...of,
+    owners: [{ buyer: short('bob'), units: 1 }],
+    reservations: [{ ...one, buyer: short('ann'), forgetAt: 0, units: 1, lines: Buffer.alloc(0) }],
+  });
+  const ids = { id: 'x', buyer: short('ann'), key: short('k'), seq: 3, lines: Buffer.alloc(0) };
+  await shard.call(rebuildChangesCommand, { ...of, adjustments: [], returns: [ids] });
+  const end = { epoch: 3, seq: 9, at: now, live: 1, outboxEvents: 1_000, rememberMs: 1_000 };
+  await shard.call(rebuildFinishCommand, { ...of, ...end });
 }
 
 describe('bindings', () => {
@@ -181,7 +205,7 @@ test('every key that any command touches carries the shard’s hash tag', async 
   const inner = lines.filter(({ source }) => source === 'lua').map(({ args }) => args);
   const keyless = new Set(['time']);
   const firstKey = new Set(
-    'hget hset hmget hgetall hlen hdel xadd xtrim xrange rpush llen lindex ltrim del zadd zrem zrangebyscore'.split(
+    'hget hset hmget hgetall hlen hdel hrandfield xadd xtrim xrange rpush llen lindex ltrim del unlink zadd zrem zrange zrangebyscore'.split(
       ' ',
     ),
   );
@@ -191,7 +215,7 @@ test('every key that any command touches carries the shard’s hash tag', async 
     seen.add(name);
     if (keyless.has(name)) continue;
     expect(firstKey, `where the keys of ${name} are`).toContain(name);
-    const keys = name === 'del' ? args : args.slice(0, 1);
+    const keys = name === 'del' || name === 'unlink' ? args : args.slice(0, 1);
     for (const key of keys) expect(key.startsWith(shard.prefix), `${name} ${key}`).toBe(true);
   }
   expect(seen.size).toBeGreaterThan(12);

@@ -1,6 +1,6 @@
 /** Reads an outbox entry: what `close_call` in `includes/20-shard.lua` packs. */
 import { factCodes } from './bindings.ts';
-import { Reader } from './packing.ts';
+import { Reader, Writer } from './packing.ts';
 
 /** A line of a reservation: units of a SKU from a warehouse. */
 export type Line = { sku: string; warehouse: string; quantity: number };
@@ -88,6 +88,17 @@ export function decodeLines(packed: Buffer): Line[] {
   const lines: Line[] = [];
   while (r.left > 0) lines.push({ sku: r.str8(), warehouse: r.str8(), quantity: r.u16() });
   return lines;
+}
+
+/** As records and facts carry them. */
+export function encodeLines(lines: readonly Line[]): Buffer {
+  const w = new Writer(64);
+  for (const { sku, warehouse, quantity } of lines) {
+    w.str8(sku);
+    w.str8(warehouse);
+    w.u16(quantity);
+  }
+  return w.done();
 }
 
 export function decodeStockChange(note: Buffer): StockChange {

@@ -13,12 +13,5 @@ local function outbox_read(keys, args)
     return err
   end
   local after, max = struct.unpack('<dH', args[1], HEADER_BYTES + 1)
-  local entries = server.call('XRANGE', call.prefix .. 'outbox', string.format('(%.0f-0', after), '+', 'COUNT', max)
-  local parts = { struct.pack('<dI4ddH', call.now, call.epoch, call.seq, call.acked, #entries) }
-  for i = 1, #entries do
-    local id = tonumber(string.match(entries[i][1], '^%d+'))
-    local body = entries[i][2][2]
-    parts[#parts + 1] = struct.pack('<dI4c0', id, #body, body)
-  end
-  return table.concat(parts)
+  return struct.pack('<dI4dd', call.now, call.epoch, call.seq, call.acked) .. pack_entries(call.prefix, after, max)
 end

@@ -68,6 +68,11 @@ export class Writer {
     this.u16(bytes);
     this.#text(value, this.#reserve(bytes), bytes);
   }
+  raw32(value: Buffer): void {
+    this.u32(value.length);
+    const at = this.#reserve(value.length);
+    value.copy(this.#buffer, at);
+  }
   done(): Buffer {
     return this.#buffer.subarray(0, this.#offset);
   }

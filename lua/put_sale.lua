@@ -49,14 +49,12 @@ local function put_sale(keys, args)
     row.sku, row.warehouse, row.quantity, pos = struct.unpack('<Bc0Bc0I4', args[1], pos)
     opening[i] = row
   end
-  server.call(
-    'HSET', sale_key, 'id', id, 'settings', settings,
-    'opens_at', string.format('%.0f', opens_at), 'closes_at', string.format('%.0f', closes_at),
-    'per_buyer', per_buyer, 'hold_ms', string.format('%.0f', hold_ms), 'durability', durability,
-    'extensions', extensions, 'extend_ms', string.format('%.0f', extend_ms)
-  )
+  write_sale(sale_key, {
+    id = id, settings = settings, digest = digest, opens_at = opens_at, closes_at = closes_at, per_buyer = per_buyer,
+    hold_ms = hold_ms, durability = durability, extensions = extensions, extend_ms = extend_ms,
+    state = tonumber(known and server.call('HGET', sale_key, 'state')) or SALE.open,
+  })
   if not known then
-    server.call('HSET', sale_key, 'state', SALE.open, 'digest', digest)
     server.call('HSET', sales_key, id, no)
   end
   local sale = load_sale(call, no)

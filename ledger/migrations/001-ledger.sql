@@ -34,6 +34,15 @@ create table ledger.sighting (
   primary key (engine, shard)
 );
 
+-- What each rebuild reported.
+create table ledger.rebuild (
+  shard int not null,
+  epoch int not null,
+  report jsonb not null,
+  at timestamptz not null default now(),
+  primary key (shard, epoch)
+);
+
 -- Batches of a closed epoch that came after it was closed: kept to be looked at, never applied.
 create table ledger.quarantine (
   shard int not null,

@@ -2,7 +2,7 @@
 --
 -- Keys of shard N, all under its hash tag:
 --   {sN}:shard        hash   epoch, seq, at (ms, the shard's time), live (reservations held), acked (what the ledger
---                            has), outbox_events (limit), remember_ms
+--                            has), outbox_events (limit), remember_ms; building (the rebuild that is under way)
 --   {sN}:outbox       stream an entry a call that changed something; its id is the last sequence in it
 --   {sN}:sales        hash   sale id -> number
 --   {sN}:sale:NO      hash   id, settings, digest, state, opens_at, closes_at, per_buyer, hold_ms, durability, …
@@ -95,6 +95,18 @@ local function open_call(keys, args)
   }
 end
 
+-- The outbox's entries after a sequence: count, then id and body of each.
+local function pack_entries(prefix, after, max)
+  local entries = server.call('XRANGE', prefix .. 'outbox', string.format('(%.0f-0', after), '+', 'COUNT', max)
+  local parts = { struct.pack('<H', #entries) }
+  for i = 1, #entries do
+    local id = tonumber(string.match(entries[i][1], '^%d+'))
+    local body = entries[i][2][2]
+    parts[#parts + 1] = struct.pack('<dI4c0', id, #body, body)
+  end
+  return table.concat(parts)
+end
+
 -- When the oldest entry was written that the ledger has not yet; 0 when it has all.
 local function waiting_since(call)
   if call.seq <= call.acked then
@@ -141,6 +153,16 @@ local function add_due(call, sale, at, buyers, keys)
   elements[#elements + 1] = struct.pack('<I4', sale.no) .. buyers .. keys
 end
 
+local function write_due(call)
+  for bucket, elements in pairs(call.due) do
+    local name = string.format('%d', bucket)
+    local length = in_chunks('RPUSH', call.prefix .. 'due:' .. name, elements)
+    if length == #elements then
+      server.call('ZADD', call.prefix .. 'due', name, name)
+    end
+  end
+end
+
 -- Writes the call's facts and the shard's new state. The last thing that a command does.
 local function close_call(call)
   for _, sale in pairs(call.sales) do
@@ -149,13 +171,7 @@ local function close_call(call)
       add_due(call, sale, forget_at, table.concat(sale.ended_buyers), table.concat(sale.ended_keys))
     end
   end
-  for bucket, elements in pairs(call.due) do
-    local name = string.format('%d', bucket)
-    local length = in_chunks('RPUSH', call.prefix .. 'due:' .. name, elements)
-    if length == #elements then
-      server.call('ZADD', call.prefix .. 'due', name, name)
-    end
-  end
+  write_due(call)
   local n = #call.facts
   if n > 0 then
     local used = {}

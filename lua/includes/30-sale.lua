@@ -11,6 +11,16 @@ local function get_fields(key, fields, into)
   end
 end
 
+-- Writes a sale's rules: numbers and texts by field.
+local function write_sale(key, rules)
+  local fields = {}
+  for field, value in pairs(rules) do
+    fields[#fields + 1] = field
+    fields[#fields + 1] = type(value) == 'number' and string.format('%.0f', value) or value
+  end
+  server.call('HSET', key, unpack(fields))
+end
+
 -- The sale's rules by its number, once a call; nil where there is none.
 local function load_sale(call, no)
   local sale = call.sales[no]
