@@ -262,7 +262,7 @@ program
   .addHelpText(
     'after',
     `
-For a shard whose stock Valkey has lost or has too little of (GET /health/ready names it). Selling stops on the shard
+For a shard whose stock Valkey has lost or has too little of (GET /readyz names it). Selling stops on the shard
 meanwhile, holds and keys stay. It can be interrupted at any point and done again.
 Exit codes: 0 rebuilt and nothing known to be lost, 1 rebuilt with sequences that may be lost, 2 not rebuilt.`,
   )
