@@ -202,3 +202,24 @@ it('stampede rebuild, told what to do: --json, the exit codes, and what it refus
   expect(part.code, part.out + part.err).toBe(1);
   expect(part.out).toMatch(/may be lost/);
 });
+
+it('stampede stops shows a shard that the ledger has stopped, and goes on with it', async () => {
+  const on = await start();
+  await on.serve(['--roles', 'relay,ledger']);
+  const run = async (...args: string[]) => {
+    const command = runCommand(['stops', ...args], on.env);
+    return { code: await command.ended, out: command.stdout() + command.stderr() };
+  };
+  expect(await run()).toMatchObject({ code: 0, out: 'No shard is stopped.\n' });
+  await pool?.query("update ledger.shard set stopped = 'a test says so'");
+  const buyers = startBuyers(on);
+  await buyers.more(5);
+  await buyers.stop();
+  const shown = await run();
+  expect(shown.code).toBe(1);
+  expect(shown.out).toMatch(/Shard 0 is stopped at sequence \d+: a test says so\n.*stops --retry 0\n.*--discard/s);
+  expect((await run('--json')).out).toMatch(/"reason":"a test says so"/);
+  expect(await run('--retry', '0')).toMatchObject({ code: 0, out: 'Shard 0 goes on.\n' });
+  const reconcile = runCommand(['reconcile', '--json'], on.env);
+  expect(await reconcile.ended, reconcile.stdout()).toBe(0);
+});

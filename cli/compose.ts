@@ -95,7 +95,7 @@ export function rebuild(
   stores: Stores,
   shard: number,
   logger: Logger,
-  progress?: RebuildProgress,
+  more: { discard?: boolean; progress?: RebuildProgress } = {},
 ): Promise<RebuildReport> {
   const { valkey, pool } = stores;
   const { outboxEvents, rememberSeconds } = config;
@@ -112,7 +112,7 @@ export function rebuild(
         await systemClock.wait(200);
       }
     },
-    ...(progress ? { progress } : {}),
+    ...more,
   });
 }
 

@@ -257,6 +257,9 @@ program
     ),
   )
   .addOption(new Option('--all', 'all of them'))
+  .addOption(
+    new Option('--discard', 'of a shard that the ledger has stopped: leave out the bad event and all that follows'),
+  )
   .addOption(transportOption)
   .addOption(jsonOption)
   .addHelpText(
@@ -267,13 +270,41 @@ meanwhile, holds and keys stay. It can be interrupted at any point and done agai
 Exit codes: 0 rebuilt and nothing known to be lost, 1 rebuilt with sequences that may be lost, 2 not rebuilt.`,
   )
   .action(
-    async (options: { shard?: number[]; all?: boolean; transport: 'auto' | 'direct' | 'kafka'; json?: boolean }) => {
+    async (options: {
+      shard?: number[];
+      all?: boolean;
+      discard?: boolean;
+      transport: 'auto' | 'direct' | 'kafka';
+      json?: boolean;
+    }) => {
       const { rebuildCommand } = await import('./rebuild.ts');
       const config = readConfig({ ...process.env, STAMPEDE_MODE: 'development' }, { transport: options.transport });
-      const { shard: named, all = false, json = false } = options;
-      process.exitCode = await rebuildCommand(config, { shards: named ?? [], all, json }, print);
+      const { shard: named, all = false, discard = false, json = false } = options;
+      process.exitCode = await rebuildCommand(config, { shards: named ?? [], all, discard, json }, print);
     },
   );
+
+program
+  .command('stops')
+  .description('Shards that the ledger has stopped, with why, and how to go on')
+  .addOption(
+    new Option('--retry <shard>', 'take its events again: once what was wrong is mended').argParser(
+      integerIn(0, limits.shardsMax - 1),
+    ),
+  )
+  .addOption(jsonOption)
+  .addHelpText(
+    'after',
+    `
+The ledger stops a shard whose history forks or has an event that can't be. Buyers go on buying until its outbox is full;
+other shards don't notice.
+Exit codes: 0 none is stopped (or the one named goes on), 1 some are, 2 could not look.`,
+  )
+  .action(async (options: { retry?: number; json?: boolean }) => {
+    const { stopsCommand } = await import('./stops.ts');
+    const config = readConfig({ VALKEY_URL: 'redis://127.0.0.1:6379', ...process.env, STAMPEDE_MODE: 'development' });
+    process.exitCode = await stopsCommand(config, { retry: options.retry ?? null, json: options.json ?? false }, print);
+  });
 
 /** One line for what a person can put right; the stack for what is a fault of the program. */
 function fail(error: unknown): never {

@@ -4,6 +4,7 @@ import Table from 'cli-table3';
 import type { Config } from '../kernel/config.ts';
 import { SetupError } from '../kernel/errors.ts';
 import { createLogger } from '../kernel/logger.ts';
+import { ShardStopped } from '../ledger/apply.ts';
 import type { RebuildReport } from '../ledger/rebuild.ts';
 import { openStores, rebuild } from './compose.ts';
 
@@ -33,7 +34,7 @@ export function rebuildTable(reports: RebuildReport[]): string {
 /** Answers the exit code: 0 nothing known to be lost, 1 something may be, 2 not all could be rebuilt. */
 export async function rebuildCommand(
   config: Config,
-  options: { shards: number[]; all: boolean; json: boolean },
+  options: { shards: number[]; all: boolean; discard: boolean; json: boolean },
   print: (line: string) => void,
 ): Promise<0 | 1 | 2> {
   if (options.all === options.shards.length > 0)
@@ -49,16 +50,16 @@ export async function rebuildCommand(
     for (const shard of wanted) {
       let shownMs = Date.now();
       try {
-        const report = await rebuild(config, stores, shard, logger, (stage, reservations) => {
+        const progress = (stage: string, reservations: number): void => {
           if (Date.now() - shownMs < 2_000) return;
           shownMs = Date.now();
-          process.stderr.write(
-            `shard ${shard}: ${stage}${reservations > 0 ? `, ${reservations} reservations` : ''} …\n`,
-          );
-        });
-        reports.push(report);
+          const built = reservations > 0 ? `, ${reservations} reservations` : '';
+          process.stderr.write(`shard ${shard}: ${stage}${built} …\n`);
+        };
+        reports.push(await rebuild(config, stores, shard, logger, { discard: options.discard, progress }));
       } catch (error) {
-        failed.push({ shard, error: error instanceof Error ? error.message : String(error) });
+        const hint = error instanceof ShardStopped ? ' (`stampede stops` shows it, --discard leaves it out)' : '';
+        failed.push({ shard, error: (error instanceof Error ? error.message : String(error)) + hint });
       }
     }
   } finally {

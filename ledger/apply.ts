@@ -228,12 +228,18 @@ async function writeRows(client: PoolClient, shard: number, rows: Rows): Promise
     );
 }
 
-async function quarantine(client: PoolClient, shard: number, late: Batch[]): Promise<void> {
-  for (const batch of late)
+/** Keeps batches that are not applied, to be looked at: `stampede stops`. */
+export async function quarantine(
+  client: Pick<PoolClient, 'query'>,
+  shard: number,
+  batches: Batch[],
+  reason: string,
+): Promise<void> {
+  for (const batch of batches)
     await client.query(
-      `insert into ledger.quarantine (shard, epoch, seq_first, seq_last, digest, batch) values ($1, $2, $3, $4, $5, $6)
-       on conflict do nothing`,
-      [shard, batch.epoch, batch.seqFirst, batch.seqLast, batch.digest, JSON.stringify(batch)],
+      `insert into ledger.quarantine (shard, epoch, seq_first, seq_last, digest, reason, batch)
+       values ($1, $2, $3, $4, $5, $6, $7) on conflict do nothing`,
+      [shard, batch.epoch, batch.seqFirst, batch.seqLast, batch.digest, reason, JSON.stringify(batch)],
     );
 }
 
@@ -285,7 +291,7 @@ export async function applyBatches(pool: Pool, shard: number, batches: Batch[]):
       closed: row.closed_epoch,
       closedSeq: Number(row.closed_seq),
     });
-    await quarantine(client, shard, late);
+    await quarantine(client, shard, late, `its epoch was closed at ${row.closed_seq}`);
     await checkKnown(client, shard, known);
     const last = fresh.at(-1);
     if (last) {
@@ -310,12 +316,28 @@ export async function applyBatches(pool: Pool, shard: number, batches: Batch[]):
       broken = failed;
     });
     if (!isPoison(error)) throw error;
-    const reason = error instanceof Error ? error.message : String(error);
+    // What comes before the bad one is history all the same.
+    if (batches.length > 1) return await oneByOne(pool, shard, batches);
+    const reason = (error instanceof Error ? error.message : String(error)).replaceAll('\0', '\\0');
     await pool.query('update ledger.shard set stopped = $2 where shard = $1', [shard, reason]);
+    await quarantine(pool, shard, batches, reason);
     throw new ShardStopped(shard, reason);
   } finally {
     client.release(broken);
   }
+}
+
+async function oneByOne(pool: Pool, shard: number, batches: Batch[]): Promise<Applied> {
+  const all: Applied = { watermark: 0, events: 0, known: 0, setAside: 0, quarantined: 0 };
+  for (const batch of batches) {
+    const one = await applyBatches(pool, shard, [batch]);
+    all.watermark = one.watermark;
+    all.events += one.events;
+    all.known += one.known;
+    all.setAside += one.setAside;
+    all.quarantined += one.quarantined;
+  }
+  return all;
 }
 
 /** How far the ledger is with a shard. */

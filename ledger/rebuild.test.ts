@@ -27,9 +27,10 @@ import {
   unitsOf,
 } from '../lua/testing.ts';
 import type { ServiceSet } from '../services/services.ts';
-import { applyBatches, readWatermark } from './apply.ts';
+import { applyBatches, readWatermark, ShardStopped } from './apply.ts';
 import { type RebuildReport, type RebuildTarget, rebuildShard } from './rebuild.ts';
 import { reconcile } from './reconcile.ts';
+import { readStops, retryStopped } from './stops.ts';
 import {
   createLedger,
   emptyStores,
@@ -86,9 +87,9 @@ async function level(): Promise<number> {
 const targetOf = (token: string): RebuildTarget =>
   createBuilder({ valkey, shard: 0, token, outboxEvents: 1_000_000, rememberSeconds: 3_600 });
 
-const rebuild = (target: (token: string) => RebuildTarget = targetOf): Promise<RebuildReport> =>
+const rebuild = (target: (token: string) => RebuildTarget = targetOf, discard = false): Promise<RebuildReport> =>
   rebuildShard({
-    ...{ pool, shard: 0, target, rememberSeconds: 3_600, clock: systemClock, logger: silent },
+    ...{ pool, shard: 0, target, discard, rememberSeconds: 3_600, clock: systemClock, logger: silent },
     drained: async () => undefined,
   });
 
@@ -259,4 +260,39 @@ test('a shard that is being rebuilt takes no call, and says so', async () => {
   const { [`${shard.prefix}shard`]: _frame, ...rest } = await contentOf(shard);
   const { [`${shard.prefix}shard`]: _before, ...restBefore } = content;
   expect(rest).toEqual(restBefore);
+});
+
+test('an event that cannot be stops the shard after the last good one; it is shown, tried again, or left out', async () => {
+  const shard = engine.shard(0);
+  await makeSale(shard, sale);
+  await reserve(shard, [{ buyer: 'ann' }]);
+  // Postgres can't hold a NUL in jsonb.
+  await makeSale(shard, { ...sale, id: 'bad', settings: JSON.stringify({ ...settings, id: 'bad', title: 'A\0B' }) });
+  await reserve(shard, [{ buyer: 'bob' }]);
+  const { batches } = await engine.outbox.read(0, 0, 100);
+  const good = batches[1]?.seqLast ?? 0;
+  await expect(applyBatches(pool, 0, batches)).rejects.toBeInstanceOf(ShardStopped);
+  expect((await readWatermark(pool, 0)).watermark).toBe(good);
+  const [stop] = await readStops(pool);
+  expect(stop).toMatchObject({ shard: 0, watermark: good });
+  expect(JSON.parse(stop?.batch ?? '{}')).toEqual(batches[2]);
+
+  expect(await retryStopped(pool, 0)).toBe(true);
+  expect(await retryStopped(pool, 0)).toBe(false);
+  expect(await readStops(pool)).toEqual([]);
+  await expect(applyBatches(pool, 0, batches.slice(2))).rejects.toBeInstanceOf(ShardStopped);
+
+  // The shard sells on, until a rebuild is told to leave the event out.
+  await expect(rebuild()).rejects.toBeInstanceOf(ShardStopped);
+  expect((await reserve(shard, [{ buyer: 'cem' }]))[0]?.status).toBe('ok');
+  const { seq } = await shard.call(shardStatusCommand, {});
+  expect(await rebuild(targetOf, true)).toMatchObject({ seq: good, lost: { from: good + 1, to: seq }, sales: 1 });
+  await open();
+  expect(await readStops(pool)).toEqual([]);
+  expect(await Promise.all(['ann', 'bob', 'cem'].map((buyer) => unitsOf(shard, buyer)))).toEqual([1, 0, 0]);
+  const kept = await pool.query<{ seq_first: string }>('select seq_first from ledger.quarantine order by seq_first');
+  expect(Number(kept.rows[0]?.seq_first)).toBe(good + 1);
+  expect(kept.rowCount).toBe(batches.length - 2 + 1);
+  expect((await reserve(shard, [{ buyer: 'bob' }]))[0]).toMatchObject({ status: 'ok', seq: good + 1 });
+  await level();
 });

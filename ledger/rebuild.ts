@@ -6,7 +6,7 @@ import type { Pool, PoolClient } from 'pg';
 import type { Clock } from '../kernel/clock.ts';
 import { decodeReservationId, newBuyerId } from '../kernel/ids.ts';
 import type { Logger } from '../kernel/logger.ts';
-import { applyBatches } from './apply.ts';
+import { applyBatches, quarantine, readWatermark, ShardStopped } from './apply.ts';
 import { engineSilenceMs } from './authority.ts';
 import type { Batch } from './events.ts';
 
@@ -112,7 +112,8 @@ async function closeEpoch(
 ): Promise<{ epoch: number; seq: number; atMs: number }> {
   const { rows } = await pool.query<{ epoch: number; watermark: string; watermark_at: Date | null }>(
     `update ledger.shard
-        set closed_epoch = epoch, closed_seq = watermark, epoch = epoch + 1, run_id = $3, rebuilding = $2, opened = true
+        set closed_epoch = epoch, closed_seq = watermark, epoch = epoch + 1, run_id = $3, rebuilding = $2, opened = true,
+            stopped = null
       where shard = $1 returning epoch, watermark, watermark_at`,
     [shard, token, runId],
   );
@@ -247,6 +248,21 @@ async function buildChanges(client: PoolClient, shard: number, sale: number, tar
   }
 }
 
+/** Gives the ledger what the fenced shard's outbox has. */
+async function drainOutbox(pool: Pool, shard: number, target: RebuildTarget, logger: Logger): Promise<void> {
+  let { watermark } = await applyBatches(pool, shard, []);
+  for (;;) {
+    const batches = await target.read(watermark);
+    if (batches.length === 0) return;
+    const applied = await applyBatches(pool, shard, batches);
+    if (applied.watermark === watermark) {
+      logger.error({ shard, watermark, next: batches[0]?.seqFirst }, 'the outbox goes on after a gap: it is of no use');
+      return;
+    }
+    watermark = applied.watermark;
+  }
+}
+
 /**
  * Rebuilds one shard. `drained` resolves when whatever else carries its events (Kafka) has given the ledger all it had.
  * Rejects with ShardStopped when what is still on its way can't be applied.
@@ -257,6 +273,8 @@ export async function rebuildShard(options: {
   target(token: string): RebuildTarget;
   drained(): Promise<void>;
   rememberSeconds: number;
+  /** Of a stopped shard: leave out what can't be applied, and all that follows it. It is kept in `ledger.quarantine`. */
+  discard?: boolean;
   clock: Clock;
   logger: Logger;
   progress?: RebuildProgress;
@@ -268,6 +286,9 @@ export async function rebuildShard(options: {
   const target = options.target(token);
   const rememberMs = options.rememberSeconds * 1000;
 
+  const { stopped } = await readWatermark(pool, shard);
+  // A stopped shard still sells: it isn't fenced for a rebuild that could not be finished.
+  if (stopped !== null && !options.discard) throw new ShardStopped(shard, stopped);
   progress('fencing', 0);
   const found = await target.begin();
   const fenced = await pool.query('update ledger.shard set rebuilding = $2 where shard = $1', [shard, token]);
@@ -275,17 +296,18 @@ export async function rebuildShard(options: {
 
   progress('waiting for what is under way', 0);
   const seen = await lastSightings(pool, shard, clock);
-  await options.drained();
-  let { watermark } = await applyBatches(pool, shard, []);
-  for (;;) {
-    const batches = await target.read(watermark);
-    if (batches.length === 0) break;
-    const applied = await applyBatches(pool, shard, batches);
-    if (applied.watermark === watermark) {
-      logger.error({ shard, watermark, next: batches[0]?.seqFirst }, 'the outbox goes on after a gap: it is of no use');
-      break;
+  try {
+    await options.drained();
+    await drainOutbox(pool, shard, target, logger);
+  } catch (error) {
+    if (!(error instanceof ShardStopped) || !options.discard) throw error;
+    const { watermark } = await readWatermark(pool, shard);
+    for (let after = watermark; ; ) {
+      const batches = await target.read(after);
+      if (batches.length === 0) break;
+      await quarantine(pool, shard, batches, `discarded by a rebuild: ${error.message}`);
+      after = batches.at(-1)?.seqLast ?? after;
     }
-    watermark = applied.watermark;
   }
 
   const { epoch, seq, atMs } = await closeEpoch(pool, shard, token, found.runId);

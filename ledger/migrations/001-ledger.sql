@@ -43,14 +43,16 @@ create table ledger.rebuild (
   primary key (shard, epoch)
 );
 
--- Batches of a closed epoch that came after it was closed: kept to be looked at, never applied.
+-- Batches that are no history: of a closed epoch, come after it was closed, or one that stopped its shard. Kept to be
+-- looked at. As text, since what stops a shard may be what jsonb can't hold.
 create table ledger.quarantine (
   shard int not null,
   epoch int not null,
   seq_first bigint not null,
   seq_last bigint not null,
   digest text not null,
-  batch jsonb not null,
+  reason text not null,
+  batch text not null,
   at timestamptz not null default now(),
   primary key (shard, epoch, seq_last, digest)
 );
