@@ -25,7 +25,7 @@ import { type Carrier, startRelay } from '../ledger/relay.ts';
 export const roles = ['http', 'relay', 'ledger', 'sweeper'] as const;
 export type Role = (typeof roles)[number];
 
-type Stores = {
+export type Stores = {
   /** The deployment's, under which its topic and consumer group go. */
   name: string;
   /** Whether Kafka, where it is used, has nothing of a shard that the ledger has not. */

@@ -240,12 +240,43 @@ program
       .argParser(integerIn(0, 3_600_000))
       .default(30_000),
   )
+  .addOption(
+    new Option('--repair <side>', 'print, a JSON line a step, what would make this side agree with the other').choices([
+      'valkey',
+      'ledger',
+    ] as const),
+  )
   .addOption(jsonOption)
-  .addHelpText('after', '\nExit codes: 0 agrees, 1 drift, 2 could not look. Safe to run while a sale is live.')
-  .action(async (options: { wait: number; json?: boolean }) => {
+  .addHelpText(
+    'after',
+    `
+Changes nothing, --repair neither: \`stampede repair\` carries out what that prints, once you have looked at it:
+  stampede reconcile --repair valkey > plan
+  stampede repair < plan
+Exit codes: 0 agrees, 1 drift, 2 could not look. Safe to run while a sale is live.`,
+  )
+  .action(async (options: { wait: number; json?: boolean; repair?: 'valkey' | 'ledger' }) => {
     const { reconcileCommand } = await import('./reconcile.ts');
     const config = readConfig({ ...process.env, STAMPEDE_MODE: 'development' });
-    process.exitCode = await reconcileCommand(config, { waitMs: options.wait, json: options.json ?? false }, print);
+    const { wait: waitMs, json = false, repair } = options;
+    process.exitCode = await reconcileCommand(config, { waitMs, json, ...(repair ? { repair } : {}) }, print);
+  });
+
+program
+  .command('repair')
+  .description('Carry out, from standard input, the plan that `reconcile --repair` printed')
+  .addOption(jsonOption)
+  .addHelpText(
+    'after',
+    `
+The ledger gets compensating entries (ledger.correction), Valkey's counters are corrected in place; a sale may go on
+meanwhile. A step that was done before is not done again.
+Exit codes: 0 all done, 1 some refused, 2 set up wrongly, or the plan is none.`,
+  )
+  .action(async (options: { json?: boolean }) => {
+    const { repairCommand } = await import('./repair.ts');
+    const config = readConfig({ ...process.env, STAMPEDE_MODE: 'development' });
+    process.exitCode = await repairCommand(config, process.stdin, { json: options.json ?? false }, print);
   });
 
 program

@@ -5,6 +5,7 @@ import { systemClock } from '../kernel/clock.ts';
 import type { Config } from '../kernel/config.ts';
 import { createLogger } from '../kernel/logger.ts';
 import { type Counts, type Reconciliation, reconcile } from '../ledger/reconcile.ts';
+import { planRepair } from '../ledger/repair.ts';
 import { openStores } from './compose.ts';
 
 const counts = (side: Counts | null): string =>
@@ -27,7 +28,7 @@ export function reconciliationTable(found: Reconciliation): string {
 /** Answers the exit code: 0 agrees, 1 drift, 2 couldn't look. */
 export async function reconcileCommand(
   config: Config,
-  options: { waitMs: number; json: boolean },
+  options: { waitMs: number; json: boolean; repair?: 'valkey' | 'ledger' },
   print: (line: string) => void,
 ): Promise<0 | 1 | 2> {
   const logger = createLogger({ level: 'silent', name: 'stampede' });
@@ -52,7 +53,11 @@ export async function reconcileCommand(
     return 2;
   }
   const unread = found.shards.filter((shard) => shard.unread !== null);
-  if (options.json) {
+  if (options.repair) {
+    // The plan alone on standard output, so that it can be looked at, kept, and piped.
+    for (const step of planRepair(found, options.repair)) print(JSON.stringify(step));
+    process.stderr.write(`${reconciliationTable({ ...found, rows: found.rows.filter((row) => row.drift > 0) })}\n`);
+  } else if (options.json) {
     print(JSON.stringify(found));
   } else {
     print('available / reserved / sold, as of each shard’s sequence:');

@@ -26,7 +26,7 @@ function evidence(
   const valkey = { available: 0, reserved: 0, sold: 10, ...change.valkey };
   const ledger = { ...valkey, sold: change.ledgerSold ?? valkey.sold };
   const drift = change.drift ?? 0;
-  const row = { shard: 0, saleId: 's', sku: 'a', warehouse: 'w', valkey, ledger, supply: 10, drift };
+  const row = { shard: 0, sale: 1, saleId: 's', sku: 'a', warehouse: 'w', valkey, ledger, supply: 10, drift };
   const reconciliation: Reconciliation = {
     shards: [{ shard: 0, epoch: 1, seq: 9, watermark: 9, unread: change.unread ?? null }],
     rows: [row, { ...row, saleId: 'another', ledger: { available: 0, reserved: 0, sold: 77 } }],

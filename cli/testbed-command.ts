@@ -20,13 +20,17 @@ export type Command = {
 };
 export type Served = Command & { url: string };
 
-/** Runs `stampede ARGS`; it ends with this process. `env` is added to the environment, '' takes a variable away. */
-export function runCommand(args: string[], env: Record<string, string> = {}): Command {
+/**
+ * Runs `stampede ARGS`; it ends with this process. `env` is added to the environment, '' takes a variable away; `input` is
+ * its standard input.
+ */
+export function runCommand(args: string[], env: Record<string, string> = {}, input?: string): Command {
   const given = Object.entries({ ...process.env, ...env, STAMPEDE_PARENT_FD: '3' });
   const child = spawn(process.execPath, [mainPath, ...args], {
-    stdio: ['ignore', 'pipe', 'pipe', 'pipe'],
+    stdio: [input === undefined ? 'ignore' : 'pipe', 'pipe', 'pipe', 'pipe'],
     env: Object.fromEntries(given.filter(([, value]) => value !== '')),
   });
+  child.stdin?.on('error', () => undefined).end(input);
   const texts = { stdout: '', stderr: '' };
   for (const name of ['stdout', 'stderr'] as const)
     child[name]?.setEncoding('utf8').on('data', (text: string) => {

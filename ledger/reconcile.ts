@@ -23,6 +23,8 @@ export type Counts = { available: number; reserved: number; sold: number };
 /** An allotment on both sides; a side that doesn't have it is null. `drift`: units that differ, over all three. */
 export type ReconcileRow = {
   shard: number;
+  /** The sale's number on its shard. */
+  sale: number;
   saleId: string;
   sku: string;
   warehouse: string;
@@ -132,6 +134,7 @@ async function reconcileShard(
     for (const { sku, warehouse, onHand, reserved, sold } of sale.stock)
       rows.set(`${sale.no}/${sku}/${warehouse}`, {
         shard,
+        sale: sale.no,
         saleId: sale.id,
         sku,
         warehouse,
@@ -156,7 +159,17 @@ async function reconcileShard(
     } else if (supply !== 0 || driftOf(null, counts) !== 0) {
       const { sku, warehouse } = balance;
       const saleId = balance.id ?? `number ${balance.sale}`;
-      rows.set(name, { shard, saleId, sku, warehouse, valkey: null, ledger: counts, supply, drift: 0 });
+      rows.set(name, {
+        shard,
+        sale: balance.sale,
+        saleId,
+        sku,
+        warehouse,
+        valkey: null,
+        ledger: counts,
+        supply,
+        drift: 0,
+      });
     }
   }
   for (const row of rows.values()) row.drift = driftOf(row.valkey, row.ledger);

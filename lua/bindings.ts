@@ -134,6 +134,38 @@ export const commitCommand: ShardCommand<CommitArgs, CommitAnswer> = {
   },
 };
 
+export type CorrectArgs = {
+  sale: number;
+  id: string;
+  sku: string;
+  warehouse: string;
+  onHand: number;
+  reserved: number;
+  sold: number;
+};
+export type CorrectAnswer = { status: number; onHand: number; reserved: number; sold: number };
+/** adds to the counters of an allotment, once per `id`, without a fact: for counters that differ from the ledger's. */
+export const correctCommand: ShardCommand<CorrectArgs, CorrectAnswer> = {
+  name: 'correct',
+  readOnly: false,
+  encode: (header, args) => {
+    const w = new Writer();
+    writeHeader(w, header);
+    w.u32(args.sale);
+    w.str8(args.id);
+    w.str8(args.sku);
+    w.str8(args.warehouse);
+    w.f64(args.onHand);
+    w.f64(args.reserved);
+    w.f64(args.sold);
+    return w.done();
+  },
+  decode: (buffer) => {
+    const r = new Reader(buffer);
+    return { status: r.u8(), onHand: r.u32(), reserved: r.u32(), sold: r.u32() };
+  },
+};
+
 export type ExpireArgs = { max: number };
 export type ExpireAnswer = { now: number; seq: number; expired: number; forgotten: number; more: number };
 /** the sweep. Ends holds whose time has come, and forgets reservations (and their keys) that ended long enough ago. */

@@ -25,6 +25,7 @@ import {
 const {
   adjustCommand,
   commitCommand,
+  correctCommand,
   expireCommand,
   extendCommand,
   listSalesCommand,
@@ -76,6 +77,8 @@ async function runAll(shard: TestShard): Promise<void> {
   await shard.call(extendCommand, { references: ref(2, 'c', 10) });
   await shard.call(readReservationsCommand, { references: ref(2, 'c') });
   await shard.call(adjustCommand, adjustment);
+  const none = { sale: 1, id: 'c', sku: 'hat', warehouse: 'east', onHand: 0, reserved: 0, sold: 0 };
+  await shard.call(correctCommand, none);
   await shard.call(returnUnitsCommand, {
     ...{ sale: 1, buyer: short('ann'), key: short('a'), seq: held[0]?.seq ?? 0, id: 'r' },
     lines: [{ sku: 'hat', warehouse: 'east', quantity: 1 }],

@@ -114,6 +114,23 @@ create table ledger.entry (
   check (credit in ('outside', 'available', 'reserved', 'sold'))
 );
 
+-- Compensating entries, by `stampede repair`: beside the shard's own history, which they don't change.
+create table ledger.correction (
+  shard int not null,
+  sale int not null,
+  sku text not null,
+  warehouse text not null,
+  id text not null,
+  line int not null,
+  as_of_seq bigint not null, -- at which sequence Valkey and the ledger were compared
+  debit text not null,
+  credit text not null,
+  units bigint not null check (units > 0),
+  at timestamptz not null default now(),
+  primary key (shard, sale, sku, warehouse, id, line),
+  check (debit <> credit)
+);
+
 -- Reservations as they stand; each is reserved once and ends at most once.
 create table ledger.reservation (
   shard int not null,
