@@ -128,9 +128,13 @@ function startAutoRebuild(config: Config, stores: Stores, logger: Logger): { sto
             "select pg_try_advisory_lock(hashtext('stampede.rebuild'), $1) as ok",
             [shard],
           );
-          // Whoever had the lock before may just have done it.
-          if (taken?.rows[0]?.ok && stores.shards.fenced().some((one) => one.shard === shard && one.lost))
-            await rebuild(config, stores, shard, logger);
+          if (!taken?.rows[0]?.ok) continue;
+          // Whoever had the lock before may just have done it, and this process not have looked again yet.
+          const done = await stores.pool.query(
+            "select 1 from ledger.rebuild where shard = $1 and at > now() - interval '5 s'",
+            [shard],
+          );
+          if (done.rowCount === 0) await rebuild(config, stores, shard, logger);
         } catch (error) {
           logger.error({ shard, error: String(error) }, 'the shard could not be rebuilt; it is tried again');
         } finally {

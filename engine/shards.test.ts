@@ -247,8 +247,32 @@ describe('the fence', () => {
     await redis.flushall();
     for (const [key, dump] of copies) await redis.restore(key, 0, dump ?? '');
     expect(await sell(engine, 'again')).toBe('shard-fenced');
-    await expect.poll(() => engine.shards.fenced()[0]?.reason, soon).toMatch(/has seen more/);
+    await expect.poll(() => engine.shards.fenced()[0]?.reason, soon).toMatch(/an engine has seen 3/);
+    expect(engine.shards.fenced()[0]?.lost).toBe(true);
     expect(await sell(engine, 'again')).toBe('shard-fenced');
+    // Nor is it sold by an engine that comes later and has seen nothing itself.
+    const fresh = await open();
+    expect(await sell(fresh, 'again')).toBe('shard-fenced');
+    expect(fresh.shards.fenced()[0]).toMatchObject({
+      lost: true,
+      reason: expect.stringMatching(/an engine has seen 3/),
+    });
+  });
+
+  test('a new run waits for living engines to say what they have seen, and does not open behind them', async () => {
+    const engine = await open();
+    await makeSale(engine.shard(0));
+    const authority = createAuthority(pool);
+    const sighting = { shard: 0, epoch: 1, seq: 2, open: true };
+    await authority.report('another', 'the old run', [sighting]);
+    await services.kill('valkey', 'SIGKILL');
+    await services.startOne('valkey');
+    await expect.poll(() => engine.shards.fenced()[0]?.reason, soon).toMatch(/have not said yet/);
+    await authority.report('another', 'the old run', [{ ...sighting, seq: 9, open: false }]);
+    await expect.poll(() => engine.shards.fenced()[0]?.reason, soon).toMatch(/an engine has seen 9/);
+    await authority.report('another', 'the old run', [{ ...sighting, open: false }]);
+    await expect.poll(() => sell(engine, 'k'), soon).toBe('ok');
+    expect(await epochs()).toEqual([2]);
   });
 
   test('Valkey at an epoch that Postgres never granted', async () => {

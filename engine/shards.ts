@@ -39,8 +39,8 @@ export type EpochAuthority = {
   markOpened(shard: number): Promise<void>;
   /** Notes what an engine, connected to a run of Valkey, has seen. */
   report(engine: string, runId: string, sightings: Sighting[]): Promise<void>;
-  /** What all engines have seen of an epoch, and how many living ones have not yet said that they left the runs before. */
-  sightings(shard: number, epoch: number, runId: string): Promise<{ seq: number; awaited: number }>;
+  /** What engines have seen since an epoch was closed, and how many living ones have not said that they left older runs. */
+  sightings(shard: number, closedEpoch: number, runId: string): Promise<{ seq: number; awaited: number }>;
 };
 
 export type Shards = {
@@ -70,6 +70,17 @@ type ShardState = {
   lost: boolean;
   status: ShardStatusAnswer | null;
 };
+
+/** Why a shard as it was found can't be sold from any more; null when it can. `most`: what engines have seen of it. */
+function lossOf(grant: ShardGrant, found: OpenShardAnswer, most: number): string | null {
+  if (found.state === 1) return 'its data are gone from Valkey';
+  if (found.seq < grant.watermark) return `Valkey is at sequence ${found.seq}, the ledger at ${grant.watermark}`;
+  if (found.seq < most) return `Valkey is at sequence ${found.seq}, an engine has seen ${most}`;
+  // A grant is written in Postgres first, so Valkey may be one behind; but not at an epoch that was closed.
+  if (found.state === 2 && (found.found !== grant.epoch - 1 || found.found <= grant.closedEpoch))
+    return `Valkey is at epoch ${found.found}, the grant at ${grant.epoch}`;
+  return null;
+}
 
 const pollMs = 1_000;
 const openings = 3;
@@ -184,26 +195,24 @@ export async function openShards(options: {
       }
       if (grant.rebuilding) return fence(shard, 'it is being rebuilt');
       const state = stateOf(shard);
+      // Before the shard is looked at: afterwards others may have sold from it, and seen more.
+      const seen = await authority.sightings(shard, grant.closedEpoch, runId);
+      const most = Math.max(seen.seq, state.epoch > grant.closedEpoch ? state.seen : 0);
       const enter = (expected: number): Promise<OpenShardAnswer> => {
         const args = { epoch: grant.epoch, expected, outboxEvents: options.outboxEvents, rememberMs };
         return send(shard, openShardCommand, args, 0);
       };
       // Only a shard that was never opened may be made out of nothing: later, empty means lost.
       const found = await enter(grant.opened ? grant.epoch : 0);
-      const lost = (reason: string): void => fence(shard, reason, { lost: true });
-      if (found.state === 1) return lost('its data are gone from Valkey');
-      if (found.seq < grant.watermark)
-        return lost(`Valkey is at sequence ${found.seq}, the ledger at ${grant.watermark}`);
-      if (found.state === 2) {
-        if (found.found !== grant.epoch - 1 || found.found <= grant.closedEpoch)
-          return lost(`Valkey is at epoch ${found.found}, the grant at ${grant.epoch}`);
-        if ((await enter(found.found)).state !== 0) continue;
+      const loss = lossOf(grant, found, most);
+      if (loss !== null) {
+        // Unless the grant has moved on meanwhile, by another engine's hand or a rebuild's.
+        const now = await authority.current(shard);
+        if (now?.epoch !== grant.epoch || now.runId !== grant.runId || now.rebuilding) continue;
+        return fence(shard, loss, { lost: true });
       }
+      if (found.state === 2 && (await enter(found.found)).state !== 0) continue;
       if (grant.runId !== runId) {
-        // Another run of Valkey: it may have less than the one before had told.
-        const seen = await authority.sightings(shard, grant.epoch, runId);
-        const most = Math.max(seen.seq, state.epoch === grant.epoch ? state.seen : 0);
-        if (most > found.seq) return lost(`Valkey is at sequence ${found.seq}, an engine has seen ${most}`);
         if (seen.awaited > 0) return fence(shard, 'other engines have not said yet what they have seen');
         if (options.drained && !(await options.drained(shard)))
           return fence(shard, 'Kafka has events that the ledger has not yet');
@@ -265,6 +274,7 @@ export async function openShards(options: {
   };
 
   const poll = async (): Promise<void> => {
+    let complaint = '';
     while (!stopped.signal.aborted) {
       await clock.wait(pollMs, stopped.signal);
       if (stopped.signal.aborted) return;
@@ -274,8 +284,10 @@ export async function openShards(options: {
           for (let shard = 0; shard < options.count; shard++) if (stateOf(shard).open) await lookAt(shard);
         }
         await report();
+        complaint = '';
       } catch (error) {
-        logger.warn({ error: String(error) }, 'the shards could not be looked at');
+        if (String(error) !== complaint) logger.warn({ error: String(error) }, 'the shards could not be looked at');
+        complaint = String(error);
       }
     }
   };

@@ -24,10 +24,10 @@ export type Authority = {
   markOpened(shard: number): Promise<void>;
   report(engine: string, runId: string, sightings: Sighting[]): Promise<void>;
   /**
-   * The highest sequence that an engine has seen of an epoch, and how many living engines may yet get answers of it from
-   * another run of Valkey than `runId`.
+   * The highest sequence that an engine has seen in epochs after `closedEpoch`, and how many living engines may yet get
+   * answers from another run of Valkey than `runId`. (Not of one epoch: one may have been granted and never begun.)
    */
-  sightings(shard: number, epoch: number, runId: string): Promise<{ seq: number; awaited: number }>;
+  sightings(shard: number, closedEpoch: number, runId: string): Promise<{ seq: number; awaited: number }>;
 };
 
 /** An engine that has not reported for this long is taken for ended: the fence in the function stops it should it wake. */
@@ -88,12 +88,12 @@ export function createAuthority(pool: Pool): Authority {
         ],
       );
     },
-    async sightings(shard, epoch, runId) {
+    async sightings(shard, closedEpoch, runId) {
       const { rows } = await pool.query<{ seq: string | null; awaited: number }>(
         `select max(seq) as seq,
                 count(*) filter (where open and run_id <> $3 and at > now() - $4 * interval '1 ms')::int as awaited
-           from ledger.sighting where shard = $1 and epoch = $2`,
-        [shard, epoch, runId, engineSilenceMs],
+           from ledger.sighting where shard = $1 and epoch > $2`,
+        [shard, closedEpoch, runId, engineSilenceMs],
       );
       return { seq: Number(rows[0]?.seq ?? 0), awaited: rows[0]?.awaited ?? 0 };
     },

@@ -93,7 +93,7 @@ async function lastSightings(pool: Pool, shard: number, clock: Clock): Promise<{
               count(*) filter (where g.open and g.at > now() - $2 * interval '1 ms')::int as awaited,
               count(*) filter (where g.open and g.at <= now() - $2 * interval '1 ms')::int as silent
          from ledger.sighting g join ledger.shard s using (shard)
-        where g.shard = $1 and g.epoch = s.epoch`,
+        where g.shard = $1 and g.epoch > s.closed_epoch`,
       [shard, engineSilenceMs],
     );
     const row = rows[0];

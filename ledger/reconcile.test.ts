@@ -91,7 +91,7 @@ test('finds a counter of Valkey that was changed by hand, and says which', async
   expect(found.drift).toBe(1);
   expect(found.rows.filter(({ drift }) => drift !== 0)).toEqual([
     {
-      ...{ shard: 1, saleId: 'two', sku: 'shoe', warehouse: 'east', supply: 10, drift: 1 },
+      ...{ shard: 1, sale: 1, saleId: 'two', sku: 'shoe', warehouse: 'east', supply: 10, drift: 1 },
       valkey: { available: 9, reserved: 2, sold: 0 },
       ledger: { available: 8, reserved: 2, sold: 0 },
     },
