@@ -15,7 +15,8 @@ import { SetupError } from '../kernel/errors.ts';
 import { createLogger, type Logger } from '../kernel/logger.ts';
 import { applyBatches, readWatermark } from '../ledger/apply.ts';
 import { checkShardCount, createAuthority, findReservation, writeAudit } from '../ledger/authority.ts';
-import { createKafkaCarrier, createKafkaProbe, startKafkaConsumer } from '../ledger/kafka.ts';
+import { fillGap } from '../ledger/gap.ts';
+import { createKafkaCarrier, createKafkaProbe, replayFromKafka, startKafkaConsumer } from '../ledger/kafka.ts';
 import { createLedgerStats } from '../ledger/metrics.ts';
 import { migrate } from '../ledger/migrate.ts';
 import { createPool } from '../ledger/pool.ts';
@@ -88,6 +89,7 @@ export async function openStores(config: Config, logger: Logger, options: { obse
 }
 
 const drainSeconds = 60;
+const replaySeconds = 600;
 
 /** Rebuilds one shard from the ledger: docs/how-to/rebuild-a-shard.md. */
 export function rebuild(
@@ -234,6 +236,14 @@ export async function startProcess(
         carrier:
           config.transport === 'kafka' ? createKafkaCarrier({ brokers: config.kafkaBrokers, name, logger }) : direct,
         watermark: (shard) => readWatermark(pool, shard),
+        fillGap: (shard, from, to) => {
+          const kafka = { brokers: config.kafkaBrokers, name, logger, shard, from, to, limitMs: replaySeconds * 1000 };
+          const replay =
+            config.transport === 'kafka'
+              ? (take: (batches: Parameters<typeof apply>[1]) => Promise<void>) => replayFromKafka({ ...kafka, take })
+              : null;
+          return fillGap({ pool, shard, from, to, replay });
+        },
         clock: systemClock,
         logger,
         stats: ledgerStats,

@@ -120,8 +120,8 @@ export type ShardSnapshot = {
 };
 
 export type Outbox = {
-  /** Up to `max` entries after sequence `after`, oldest first; `seq` is the shard's last. */
-  read(shard: number, after: number, max: number): Promise<{ seq: number; batches: OutboxBatch[] }>;
+  /** Up to `max` entries after sequence `after`, oldest first; `seq` is the shard's last, `acked` what the ledger had. */
+  read(shard: number, after: number, max: number): Promise<{ seq: number; acked: number; batches: OutboxBatch[] }>;
   /** Tells the shard how far the ledger is; what it has is dropped, less the last `keep` events. */
   trim(shard: number, acked: number, keep: number): Promise<void>;
   snapshot(shard: number): Promise<ShardSnapshot>;
@@ -130,8 +130,8 @@ export type Outbox = {
 export function createOutbox(shards: Shards): Outbox {
   return {
     async read(shard, after, max) {
-      const { seq, entries } = await shards.call(shard, outboxReadCommand, { after, max });
-      return { seq, batches: entries.map((entry) => batchOf(shard, entry.body)) };
+      const { seq, acked, entries } = await shards.call(shard, outboxReadCommand, { after, max });
+      return { seq, acked, batches: entries.map((entry) => batchOf(shard, entry.body)) };
     },
     async trim(shard, acked, keep) {
       await shards.call(shard, outboxTrimCommand, { acked, keep });

@@ -7,9 +7,11 @@ import { makeSale, reserve } from '../lua/testing.ts';
 import type { ServiceSet } from '../services/services.ts';
 import { applyBatches, readWatermark } from './apply.ts';
 import type { Batch } from './events.ts';
-import { createKafkaCarrier, startKafkaConsumer, topicOf } from './kafka.ts';
+import { fillGap } from './gap.ts';
+import { createKafkaCarrier, replayFromKafka, startKafkaConsumer, topicOf } from './kafka.ts';
 import { startRelay } from './relay.ts';
 import {
+  backUp,
   balanceOf,
   batchOf,
   countingStats,
@@ -19,6 +21,7 @@ import {
   loadedSale,
   openTestEngine,
   randomLoad,
+  redisOf,
   silent,
   startTestServices,
   stopTestServices,
@@ -62,6 +65,11 @@ async function pipeline({ stallMs = 2_000 } = {}) {
   const relay = startRelay({
     ...{ shards: 2, source: engine.outbox, carrier: createKafkaCarrier(common), clock: systemClock, logger: silent },
     ...{ watermark: (shard: number) => readWatermark(pool, shard), stats, stallMs },
+    fillGap: (shard, from, to) =>
+      fillGap({
+        ...{ pool, shard, from, to },
+        replay: (take) => replayFromKafka({ ...common, shard, from, to, take, limitMs: 30_000 }),
+      }),
   });
   stops.push(() => relay.stop());
   return stats.counts;
@@ -174,5 +182,26 @@ test('Postgres away: nothing is passed over', { timeout: 120_000 }, async () => 
   await randomLoad(engine.shard(0), { seed: 2, calls: 40 });
   await services.startOne('postgres');
   await caughtUp();
+  expect(counts.stopped).toBe(0);
+});
+
+test('Postgres restored from an old backup, and the outbox trimmed since: Kafka still has the events', {
+  timeout: 120_000,
+}, async () => {
+  const counts = await pipeline();
+  await makeSale(engine.shard(0), loadedSale);
+  await randomLoad(engine.shard(0), { seed: 1, calls: 30 });
+  await caughtUp();
+  const restore = await backUp(pool);
+  await randomLoad(engine.shard(0), { seed: 2, calls: 60 });
+  await caughtUp();
+  const { watermark } = await readWatermark(pool, 0);
+  await redisOf(services).xtrim('{s0}:outbox', 'MAXLEN', 0);
+  await restore();
+  expect((await readWatermark(pool, 0)).watermark).toBeLessThan(watermark);
+  await caughtUp();
+  await randomLoad(engine.shard(0), { seed: 3, calls: 20 });
+  await caughtUp();
+  expect(await readWatermark(pool, 0)).toMatchObject({ stopped: null });
   expect(counts.stopped).toBe(0);
 });

@@ -2,6 +2,7 @@
 import { CompressionTypes, type Consumer, Kafka, logLevel, Partitioners, type Producer } from 'kafkajs';
 import { Compile } from 'typebox/compile';
 import { within } from '../kernel/clock.ts';
+import { newBuyerId } from '../kernel/ids.ts';
 import type { Logger } from '../kernel/logger.ts';
 import { type Applied, ShardStopped } from './apply.ts';
 import { type Batch, BatchSchema } from './events.ts';
@@ -121,6 +122,64 @@ export function createKafkaProbe(options: { brokers: string[]; name: string; log
   };
 }
 
+function parseBatch(value: Buffer | null): Batch | null {
+  try {
+    const batch: unknown = JSON.parse(value?.toString('utf8') ?? '');
+    return batchValidator.Check(batch) ? batch : null;
+  } catch {
+    return null;
+  }
+}
+
+/**
+ * Gives `take` the batches of a shard from sequence `from` to `to` that the topic still has, in the topic's order: for a
+ * ledger that has gone back, by a group of its own. Rejects when Kafka doesn't bring them within `limitMs`.
+ */
+export async function replayFromKafka(options: {
+  brokers: string[];
+  name: string;
+  shard: number;
+  from: number;
+  to: number;
+  take(batches: Batch[]): Promise<void>;
+  limitMs: number;
+  logger: Logger;
+}): Promise<void> {
+  const { shard, from, to } = options;
+  const topic = topicOf(options.name);
+  const kafka = connect(options.brokers, options.logger);
+  const admin = kafka.admin();
+  const groupId = `${groupOf(options.name)}.replay.${newBuyerId()}`;
+  const consumer = kafka.consumer({ groupId, maxWaitTimeInMs: 100 });
+  try {
+    await within(admin.connect(), 5_000, 'Kafka cannot be reached');
+    if (!(await admin.listTopics()).includes(topic)) return;
+    const ends = await admin.fetchTopicOffsets(topic);
+    const end = ends.find(({ partition }) => partition === shard % ends.length);
+    if (!end || Number(end.high) === Number(end.low)) return;
+    await consumer.connect();
+    await consumer.subscribe({ topic, fromBeginning: true });
+    const reading = new Promise<void>((resolve, reject) => {
+      consumer.on('consumer.crash', ({ payload }) => reject(payload.error));
+      void consumer.run({
+        eachBatch: async ({ batch }) => {
+          if (batch.partition !== end.partition) return;
+          const wanted = batch.messages
+            .flatMap(({ value }) => parseBatch(value) ?? [])
+            .filter((found) => found.shard === shard && found.seqLast >= from && found.seqFirst <= to);
+          if (wanted.length > 0) await options.take(wanted);
+          if (Number(batch.lastOffset()) >= Number(end.high) - 1) resolve();
+        },
+      });
+    });
+    await within(reading, options.limitMs, 'Kafka did not bring its events in time');
+  } finally {
+    await within(consumer.disconnect(), 8_000, 'Kafka did not let go in time').catch(() => undefined);
+    await admin.deleteGroups([groupId]).catch(() => undefined);
+    await admin.disconnect().catch(() => undefined);
+  }
+}
+
 export type ConsumerStats = { applied(applied: Applied): void; stoppedShard(shard: number): void };
 
 /**
@@ -141,14 +200,9 @@ export async function startKafkaConsumer(options: {
   let consumer: Consumer | null = null;
 
   const parse = (value: Buffer | null): Batch | null => {
-    try {
-      const batch: unknown = JSON.parse(value?.toString('utf8') ?? '');
-      if (batchValidator.Check(batch)) return batch;
-    } catch {
-      // Falls through: not JSON is no batch either.
-    }
-    logger.error({ topic }, 'a message that is no batch of events was passed over');
-    return null;
+    const batch = parseBatch(value);
+    if (!batch) logger.error({ topic }, 'a message that is no batch of events was passed over');
+    return batch;
   };
 
   const consume = async (): Promise<void> => {

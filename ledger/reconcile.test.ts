@@ -44,6 +44,7 @@ beforeEach(async () => {
       close: async () => undefined,
     },
     watermark: (shard) => readWatermark(pool, shard),
+    fillGap: async () => undefined,
   });
   await makeSale(engine.shard(0), { id: 'one', ...loadedSale });
   await makeSale(engine.shard(1), { id: 'two', stock: { shoe: { east: 10 } } });

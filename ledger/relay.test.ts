@@ -7,8 +7,10 @@ import { makeSale, outboxOf, reserve } from '../lua/testing.ts';
 import type { ServiceSet } from '../services/services.ts';
 import { applyBatches, readWatermark } from './apply.ts';
 import type { Batch } from './events.ts';
+import { fillGap } from './gap.ts';
 import { type Carrier, type OutboxSource, type Relay, startRelay } from './relay.ts';
 import {
+  backUp,
   balanceOf,
   countingStats,
   createLedger,
@@ -17,6 +19,7 @@ import {
   openTestEngine,
   randomLoad,
   randomOf,
+  redisOf,
   startTestServices,
   stopTestServices,
   type TestEngine,
@@ -57,7 +60,8 @@ const logger = createLogger({ level: process.env.LOG_LEVEL ?? 'silent', name: 't
 function relay({ carrier = direct, source = engine.outbox as OutboxSource, stallMs = 200 } = {}) {
   const stats = countingStats();
   const watermark = (shard: number) => readWatermark(pool, shard);
-  const options = { shards: 2, source, carrier, watermark, clock: systemClock, logger, stats, stallMs };
+  const gap = (shard: number, from: number, to: number) => fillGap({ pool, shard, from, to, replay: null });
+  const options = { shards: 2, source, carrier, watermark, fillGap: gap, clock: systemClock, logger, stats, stallMs };
   const started = startRelay(options);
   relays.push(started);
   return { ...stats, stop: () => started.stop() };
@@ -223,6 +227,7 @@ test('gives no more to a carrier that brings nothing than it may be ahead', asyn
     // An outbox without end.
     read: async (shard, after) => ({
       seq: after + 100_000,
+      acked: 0,
       batches:
         shard === 0
           ? [
@@ -271,4 +276,44 @@ test('an epoch that began in between is carried on', async () => {
   await caughtUp();
   const { rows } = await pool.query('select epoch from ledger.batch where shard = 0 order by seq_last');
   expect(rows.map(({ epoch }) => epoch)).toEqual([1, 2]);
+});
+
+test('Postgres restored from an old backup: the outbox’s tail brings it up to date', async () => {
+  const shard = engine.shard(0);
+  await makeSale(shard, loadedSale);
+  relay();
+  await randomLoad(shard, { seed: 1, calls: 20 });
+  await caughtUp();
+  const restore = await backUp(pool);
+  await randomLoad(shard, { seed: 2, calls: 40 });
+  await caughtUp();
+  await restore();
+  expect(await watermarkOf(0)).toBeLessThan(await seqOf(0));
+  await caughtUp();
+  await randomLoad(shard, { seed: 3, calls: 10 });
+  await caughtUp();
+});
+
+test('Postgres restored from a backup older than the outbox: the shard is stopped, and it says which events are gone', async () => {
+  const shard = engine.shard(0);
+  await makeSale(shard, loadedSale);
+  await makeSale(engine.shard(1), { id: 'another' });
+  relay();
+  await caughtUp();
+  const old = await watermarkOf(0);
+  const restore = await backUp(pool, 'old');
+  await reserve(shard, [{}]);
+  await reserve(shard, [{ key: 'l' }]);
+  await caughtUp();
+  const restoreNewer = await backUp(pool, 'newer');
+  await redisOf(services).xtrim('{s0}:outbox', 'MAXLEN', 1);
+  await restore();
+  const stop = () => readWatermark(pool, 0).then(({ stopped }) => stopped);
+  await expect.poll(stop).toMatch(new RegExp(`events ${old + 1} to ${old + 1} are gone.*no Kafka`));
+  // The other shard goes on, and this one once a newer backup is there.
+  await reserve(engine.shard(1), [{}]);
+  await expect.poll(async () => (await seqOf(1)) - (await watermarkOf(1))).toBe(0);
+  await restoreNewer();
+  await reserve(shard, [{ key: 'm' }]);
+  await caughtUp();
 });

@@ -10,7 +10,7 @@ import type { Batch } from './events.ts';
 
 /** The outbox of each shard: what the relay needs of it. */
 export type OutboxSource = {
-  read(shard: number, after: number, max: number): Promise<{ seq: number; batches: Batch[] }>;
+  read(shard: number, after: number, max: number): Promise<{ seq: number; acked: number; batches: Batch[] }>;
   trim(shard: number, acked: number, keep: number): Promise<void>;
 };
 
@@ -37,6 +37,11 @@ export function startRelay(options: {
   source: OutboxSource;
   carrier: Carrier;
   watermark(shard: number): Promise<Watermark>;
+  /**
+   * Finds events that the outbox has no more and the ledger has not, or stops the shard with a reason. The ledger has gone
+   * back then: Postgres was restored from an older backup.
+   */
+  fillGap(shard: number, from: number, to: number): Promise<void>;
   clock: Clock;
   logger: Logger;
   stats: RelayStats;
@@ -56,6 +61,7 @@ export function startRelay(options: {
     let failures = 0;
     let complaint = '';
     let behind = false;
+    let wentBack = false;
     while (!signal.aborted) {
       try {
         const mark = await options.watermark(shard);
@@ -77,12 +83,20 @@ export function startRelay(options: {
         }
         behind = false;
         if (sent - mark.watermark < limits.relayAheadEvents) {
-          const { seq, batches } = await source.read(shard, sent, limits.relayEntries);
+          const { seq, acked: told, batches } = await source.read(shard, sent, limits.relayEntries);
+          if (mark.watermark < told && !wentBack)
+            logger.error(
+              { shard, told, found: mark.watermark },
+              'the ledger has gone back: it is given its events again',
+            );
+          wentBack = mark.watermark < told;
           const first = batches[0];
           const last = batches.at(-1);
-          if (first && last) {
-            if (first.seqFirst > sent + 1)
-              logger.error({ shard, missing: sent + 1, found: first.seqFirst }, 'the outbox has a gap');
+          const next = first?.seqFirst ?? seq + 1;
+          if (next > sent + 1 && sent === mark.watermark) {
+            logger.error({ shard, from: sent + 1, to: next - 1 }, 'the outbox has these events no more');
+            await options.fillGap(shard, sent + 1, next - 1);
+          } else if (first && last) {
             await carrier.deliver(shard, batches);
             if (sent === mark.watermark) progressMs = clock.monotonicMs();
             sent = last.seqLast;

@@ -225,6 +225,23 @@ export async function stopTestServices(services: ServiceSet, ...pools: Pool[]): 
   await services.stop();
 }
 
+/** Keeps the ledger's tables as they are now; what it answers puts them back: Postgres restored from a backup. */
+export async function backUp(pool: Pool, schema = 'backup'): Promise<() => Promise<void>> {
+  const { rows } = await pool.query<{ name: string }>(
+    "select tablename as name from pg_tables where schemaname = 'ledger' and tablename not in ('migration', 'audit')",
+  );
+  const copies = rows.map(({ name }) => `create table ${schema}.${name} as table ledger.${name};`);
+  // In one transaction, as a backup is.
+  const begin = 'begin isolation level repeatable read;';
+  await pool.query(
+    `${begin} drop schema if exists ${schema} cascade; create schema ${schema}; ${copies.join(' ')} commit`,
+  );
+  return async () => {
+    const all = rows.map(({ name }) => `truncate ledger.${name}; insert into ledger.${name} table ${schema}.${name};`);
+    await pool.query(`begin; ${all.join(' ')} commit`);
+  };
+}
+
 export function countingStats() {
   const counts = { relayed: 0, failed: 0, rewound: 0, applied: 0, known: 0, setAside: 0, quarantined: 0, stopped: 0 };
   return {

@@ -1,0 +1,30 @@
+/** A ledger that has gone back further than the outbox goes: Postgres was restored from an older backup. */
+import type { Pool } from 'pg';
+import { applyBatches, readWatermark } from './apply.ts';
+import type { Batch } from './events.ts';
+import { stopShard } from './stops.ts';
+
+/**
+ * Applies what `replay` still finds of the events from `from` to `to`, and stops the shard, saying which are gone, when that
+ * is not all. `replay` null: there is no Kafka that could have kept them.
+ */
+export async function fillGap(options: {
+  pool: Pool;
+  shard: number;
+  from: number;
+  to: number;
+  replay: ((take: (batches: Batch[]) => Promise<void>) => Promise<void>) | null;
+}): Promise<void> {
+  const { pool, shard, to, replay } = options;
+  await replay?.(async (batches) => {
+    await applyBatches(pool, shard, batches);
+  });
+  const { watermark } = await readWatermark(pool, shard);
+  if (watermark >= to) return;
+  const looked = replay ? 'Kafka has them no more' : 'there is no Kafka that kept them';
+  await stopShard(
+    pool,
+    shard,
+    `events ${watermark + 1} to ${to} are gone: the ledger has gone back to ${watermark} (was Postgres restored from an older backup?), the outbox begins after ${to}, and ${looked}. Restore a newer backup, then: stampede stops --retry ${shard}`,
+  );
+}
