@@ -91,8 +91,35 @@ export async function openStores(config: Config, logger: Logger, options: { obse
 const drainSeconds = 60;
 const replaySeconds = 600;
 
-/** Rebuilds one shard from the ledger: docs/how-to/rebuild-a-shard.md. */
-export function rebuild(
+/** Rebuilds one shard from the ledger, if nobody else does just now: docs/how-to/rebuild-a-shard.md. */
+export async function rebuild(
+  config: Config,
+  stores: Stores,
+  shard: number,
+  logger: Logger,
+  more: { discard?: boolean; progress?: RebuildProgress } = {},
+): Promise<RebuildReport> {
+  const lock = await stores.pool.connect();
+  try {
+    const taken = await lock.query<{ ok: boolean }>(
+      "select pg_try_advisory_lock(hashtext('stampede.rebuild'), $1) as ok",
+      [shard],
+    );
+    if (!taken.rows[0]?.ok) throw new RebuildUnderWay(shard);
+    return await rebuildLocked(config, stores, shard, logger, more);
+  } finally {
+    // Ends the connection, and the lock with it.
+    lock.release(true);
+  }
+}
+
+class RebuildUnderWay extends Error {
+  constructor(shard: number) {
+    super(`another process is rebuilding shard ${shard} just now`);
+  }
+}
+
+function rebuildLocked(
   config: Config,
   stores: Stores,
   shard: number,
@@ -113,6 +140,16 @@ export function rebuild(
           );
         await systemClock.wait(200);
       }
+      if (config.transport !== 'kafka') return;
+      // What the group has read the ledger may have lost since, or passed over while it had stopped the shard.
+      const { watermark: from } = await readWatermark(pool, shard);
+      await replayFromKafka({
+        ...{ brokers: config.kafkaBrokers, name: stores.name, logger, shard, limitMs: replaySeconds * 1000 },
+        ...{ from: from + 1, to: Number.MAX_SAFE_INTEGER },
+        take: async (batches) => {
+          await applyBatches(pool, shard, batches);
+        },
+      });
     },
     ...more,
   });
@@ -124,24 +161,15 @@ function startAutoRebuild(config: Config, stores: Stores, logger: Logger): { sto
   const loop = async (): Promise<void> => {
     while (!stopped.signal.aborted) {
       for (const { shard } of stores.shards.fenced().filter(({ lost }) => lost)) {
-        const lock = await stores.pool.connect().catch(() => null);
+        if (stopped.signal.aborted) return;
         try {
-          const taken = await lock?.query<{ ok: boolean }>(
-            "select pg_try_advisory_lock(hashtext('stampede.rebuild'), $1) as ok",
-            [shard],
-          );
-          if (!taken?.rows[0]?.ok) continue;
-          // Whoever had the lock before may just have done it, and this process not have looked again yet.
-          const done = await stores.pool.query(
-            "select 1 from ledger.rebuild where shard = $1 and at > now() - interval '5 s'",
-            [shard],
-          );
-          if (done.rowCount === 0) await rebuild(config, stores, shard, logger);
+          // The list is as old as the rebuilds before this one took.
+          await stores.shards.refresh();
+          if (!stores.shards.fenced().some((one) => one.shard === shard && one.lost)) continue;
+          await rebuild(config, stores, shard, logger);
         } catch (error) {
-          logger.error({ shard, error: String(error) }, 'the shard could not be rebuilt; it is tried again');
-        } finally {
-          // Ends the connection, and the lock with it.
-          lock?.release(true);
+          if (!(error instanceof RebuildUnderWay))
+            logger.error({ shard, error: String(error) }, 'the shard could not be rebuilt; it is tried again');
         }
       }
       await systemClock.wait(1_000, stopped.signal);

@@ -21,6 +21,12 @@ export async function readPlan(input: NodeJS.ReadableStream): Promise<RepairStep
 }
 
 async function carryOut(stores: Stores, step: RepairStep): Promise<Done> {
+  const { rows } = await stores.pool.query<{ epoch: number }>('select epoch from ledger.shard where shard = $1', [
+    step.shard,
+  ]);
+  // A rebuild has put right what there was to put right, and knows no steps that were done before it.
+  if (rows[0]?.epoch !== step.epoch)
+    return { step, outcome: 'refused', why: 'the plan is of another epoch of the shard. Reconcile again.' };
   const { available, reserved, sold } = differenceOf(step);
   if (step.repair === 'ledger') {
     const done = await repairLedger(stores.pool, step);

@@ -55,6 +55,8 @@ export type Shards = {
   sellable(): boolean;
   /** Shards that are fenced now, with why; `lost`: only a rebuild helps. */
   fenced(): { shard: number; reason: string; lost: boolean }[];
+  /** Looks at all shards now. */
+  refresh(): Promise<void>;
   /** The last known state of a shard, or null before it was first read. */
   status(shard: number): ShardStatusAnswer | null;
   close(): Promise<void>;
@@ -73,6 +75,8 @@ type ShardState = {
 
 /** Why a shard as it was found can't be sold from any more; null when it can. `most`: what engines have seen of it. */
 function lossOf(grant: ShardGrant, found: OpenShardAnswer, most: number): string | null {
+  // Not Valkey has gone back then, but Postgres.
+  if (found.state === 2 && found.found > grant.epoch) return null;
   if (found.state === 1) return 'its data are gone from Valkey';
   if (found.seq < grant.watermark) return `Valkey is at sequence ${found.seq}, the ledger at ${grant.watermark}`;
   if (found.seq < most) return `Valkey is at sequence ${found.seq}, an engine has seen ${most}`;
@@ -179,7 +183,7 @@ export async function openShards(options: {
   };
 
   /** Brings the shard and its grant together, or says why it stays fenced. */
-  const open = async (shard: number, runId: string): Promise<void> => {
+  const open = async (shard: number, runId: string, began: number): Promise<void> => {
     for (let attempt = 0; attempt < openings; attempt++) {
       const grant = await authority.current(shard);
       if (options.observe) {
@@ -193,7 +197,8 @@ export async function openShards(options: {
         await authority.grant(shard, 0, runId);
         continue;
       }
-      if (grant.rebuilding) return fence(shard, 'it is being rebuilt');
+      // If that was interrupted, another must end it.
+      if (grant.rebuilding) return fence(shard, 'it is being rebuilt', { lost: true });
       const state = stateOf(shard);
       // Before the shard is looked at: afterwards others may have sold from it, and seen more.
       const seen = await authority.sightings(shard, grant.closedEpoch, runId);
@@ -211,6 +216,8 @@ export async function openShards(options: {
         if (now?.epoch !== grant.epoch || now.runId !== grant.runId || now.rebuilding) continue;
         return fence(shard, loss, { lost: true });
       }
+      if (found.state === 2 && found.found > grant.epoch)
+        return fence(shard, `Valkey is at epoch ${found.found}, the grant at ${grant.epoch}: has Postgres gone back?`);
       if (found.state === 2 && (await enter(found.found)).state !== 0) continue;
       if (grant.runId !== runId) {
         if (seen.awaited > 0) return fence(shard, 'other engines have not said yet what they have seen');
@@ -224,9 +231,12 @@ export async function openShards(options: {
         if ((await authority.current(shard))?.opened) continue;
         await authority.markOpened(shard);
       }
-      if (state.epoch !== grant.epoch) state.seen = 0;
+      // Sequences go on from epoch to epoch, but not from one that a rebuild has closed.
+      if (state.epoch <= grant.closedEpoch) state.seen = 0;
       state.epoch = grant.epoch;
       await readStatus(shard);
+      // Whoever is behind the connection now may be another one: it is looked at anew.
+      if (connections !== began) return;
       if (!state.open) logger.info({ shard, epoch: grant.epoch, seq: state.seen }, 'shard open');
       state.open = true;
       return;
@@ -245,32 +255,39 @@ export async function openShards(options: {
     if (sightings.length > 0) await authority.report(engine, runId, sightings);
   };
 
+  let connections = 0;
   let opening: Promise<void> | null = null;
   const openAll = (): Promise<void> => {
     opening ??= (async () => {
       try {
-        runId = await within(valkey.runId(), limits.callMs, 'Valkey did not answer in time');
-        try {
-          await report();
-        } catch (error) {
-          for (const [shard, state] of states.entries())
-            if (!state.open) fence(shard, `it could not be opened: ${String(error)}`);
-          return;
+        for (let began = -1; began !== connections; ) {
+          began = connections;
+          await openOnce(began);
         }
-        for (let shard = 0; shard < options.count; shard++) {
-          try {
-            await open(shard, runId);
-          } catch (error) {
-            fence(shard, `it could not be opened: ${String(error)}`);
-          }
-        }
-        // From here on a rebuild waits for this engine to say that it is done with the epoch.
-        await report();
       } finally {
         opening = null;
       }
     })();
     return opening;
+  };
+  const openOnce = async (began: number): Promise<void> => {
+    runId = await within(valkey.runId(), limits.callMs, 'Valkey did not answer in time');
+    try {
+      await report();
+    } catch (error) {
+      for (const [shard, state] of states.entries())
+        if (!state.open) fence(shard, `it could not be opened: ${String(error)}`);
+      return;
+    }
+    for (let shard = 0; shard < options.count; shard++) {
+      try {
+        await open(shard, runId, began);
+      } catch (error) {
+        fence(shard, `it could not be opened: ${String(error)}`);
+      }
+    }
+    // From here on a rebuild waits for this engine to say that it is done with the epoch.
+    await report();
   };
 
   const poll = async (): Promise<void> => {
@@ -300,6 +317,7 @@ export async function openShards(options: {
     let first = true;
     valkey.onConnected(() => {
       // Another run of Valkey may be behind the new connection: nothing is sold before the epochs were compared.
+      connections++;
       for (const state of states) state.open = false;
       openAll().then(
         () => {
@@ -336,6 +354,7 @@ export async function openShards(options: {
     },
     sellable: () => valkey.connected && states.some((state) => state.open),
     fenced: () => states.flatMap(({ open, reason, lost }, shard) => (open ? [] : [{ shard, reason, lost }])),
+    refresh: openAll,
     status: (shard) => stateOf(shard).status,
     async close() {
       stopped.abort();

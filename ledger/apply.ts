@@ -79,18 +79,21 @@ export function sortBatches(
   return { known, fresh, ahead, late };
 }
 
-async function checkKnown(client: PoolClient, shard: number, known: Batch[]): Promise<void> {
-  if (known.length === 0) return;
+/** Answers those of them that are another history than the ledger's, of an epoch that was closed. Throws Fork for others. */
+async function checkKnown(client: PoolClient, shard: number, known: Batch[], closedEpoch: number): Promise<Batch[]> {
+  if (known.length === 0) return [];
   const { rows } = await client.query<{ seq_last: string; digest: string; epoch: number }>(
     'select seq_last, digest, epoch from ledger.batch where shard = $1 and seq_last = any($2::bigint[])',
     [shard, known.map((batch) => batch.seqLast)],
   );
   const digests = new Map(rows.map((row) => [Number(row.seq_last), row]));
-  for (const batch of known) {
+  const others = known.filter((batch) => {
     const had = digests.get(batch.seqLast);
-    if (had?.digest !== batch.digest || had.epoch !== batch.epoch)
-      throw new Fork(`there are two histories at sequence ${batch.seqLast}`);
-  }
+    return had?.digest !== batch.digest || had.epoch !== batch.epoch;
+  });
+  const fork = others.find((batch) => closedEpoch === 0 || batch.epoch > closedEpoch);
+  if (fork) throw new Fork(`there are two histories at sequence ${fork.seqLast}`);
+  return others;
 }
 
 const column = <Row, Value>(rows: Row[], pick: (row: Row) => Value): Value[] => rows.map(pick);
@@ -291,8 +294,8 @@ export async function applyBatches(pool: Pool, shard: number, batches: Batch[]):
       closed: row.closed_epoch,
       closedSeq: Number(row.closed_seq),
     });
-    await quarantine(client, shard, late, `its epoch was closed at ${row.closed_seq}`);
-    await checkKnown(client, shard, known);
+    late.push(...(await checkKnown(client, shard, known, row.closed_epoch)));
+    await quarantine(client, shard, late, `its epoch was closed at ${row.closed_seq} or before`);
     const last = fresh.at(-1);
     if (last) {
       await writeRows(client, shard, rowsOf(fresh, decodeReservationId));

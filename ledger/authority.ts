@@ -72,7 +72,10 @@ export function createAuthority(pool: Pool): Authority {
     },
     async report(engine, runId, sightings) {
       await pool.query(
-        `with old as (delete from ledger.sighting where at < now() - interval '1 day')
+        // An old one is dropped only when it proves nothing any more.
+        `with old as (delete from ledger.sighting g using ledger.shard s
+                       where s.shard = g.shard and g.at < now() - interval '1 day'
+                         and (g.epoch <= s.closed_epoch or g.seq <= s.watermark))
          insert into ledger.sighting (engine, shard, epoch, run_id, seq, open)
          select $1, d.shard, d.epoch, $2, d.seq, d.open
            from unnest($3::int[], $4::int[], $5::bigint[], $6::boolean[]) as d(shard, epoch, seq, open)

@@ -6,7 +6,7 @@ import { stopShard } from './stops.ts';
 
 /**
  * Applies what `replay` still finds of the events from `from` to `to`, and stops the shard, saying which are gone, when that
- * is not all. `replay` null: there is no Kafka that could have kept them.
+ * is not all. `replay` null: there is no Kafka.
  */
 export async function fillGap(options: {
   pool: Pool;
@@ -20,11 +20,10 @@ export async function fillGap(options: {
     await applyBatches(pool, shard, batches);
   });
   const { watermark } = await readWatermark(pool, shard);
-  if (watermark >= to) return;
-  const looked = replay ? 'Kafka has them no more' : 'there is no Kafka that kept them';
-  await stopShard(
-    pool,
-    shard,
-    `events ${watermark + 1} to ${to} are gone: the ledger has gone back to ${watermark} (was Postgres restored from an older backup?), the outbox begins after ${to}, and ${looked}. Restore a newer backup, then: stampede stops --retry ${shard}`,
-  );
+  if (watermark < to) await stopShard(pool, shard, goneReason(shard, watermark, to));
+}
+
+/** What to tell a person about events that nobody has any more. */
+export function goneReason(shard: number, watermark: number, to: number): string {
+  return `events ${watermark + 1} to ${to} are gone: the ledger has gone back to ${watermark} (was Postgres restored from an older backup?), the outbox has them no more, nor has Kafka. Restore a newer backup, then: stampede stops --retry ${shard}`;
 }

@@ -28,7 +28,8 @@ import {
 } from '../lua/testing.ts';
 import type { ServiceSet } from '../services/services.ts';
 import { applyBatches, readWatermark, ShardStopped } from './apply.ts';
-import { type RebuildReport, type RebuildTarget, rebuildShard } from './rebuild.ts';
+import { type RebuildReport, rebuildShard } from './rebuild.ts';
+import type { RebuildTarget } from './rebuild-content.ts';
 import { reconcile } from './reconcile.ts';
 import { readStops, retryStopped } from './stops.ts';
 import {

@@ -309,7 +309,7 @@ test('Postgres restored from a backup older than the outbox: the shard is stoppe
   await redisOf(services).xtrim('{s0}:outbox', 'MAXLEN', 1);
   await restore();
   const stop = () => readWatermark(pool, 0).then(({ stopped }) => stopped);
-  await expect.poll(stop).toMatch(new RegExp(`events ${old + 1} to ${old + 1} are gone.*no Kafka`));
+  await expect.poll(stop).toMatch(new RegExp(`events ${old + 1} to ${old + 1} are gone.*nor has Kafka`));
   // The other shard goes on, and this one once a newer backup is there.
   await reserve(engine.shard(1), [{}]);
   await expect.poll(async () => (await seqOf(1)) - (await watermarkOf(1))).toBe(0);

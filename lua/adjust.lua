@@ -12,10 +12,6 @@ With `open` 1 a positive delta may open an allotment that isn't there.
 
 local MAX_UNITS = 1000000000
 
-local function answer(status, w)
-  return struct.pack('<BI4I4I4', status, w and w.on_hand or 0, w and w.reserved or 0, w and w.sold or 0)
-end
-
 local function adjust(keys, args)
   local call, err = open_call(keys, args)
   if not call then
@@ -24,37 +20,37 @@ local function adjust(keys, args)
   local no, id, sku, warehouse, delta, reason, open = struct.unpack('<I4Bc0Bc0Bc0dHc0B', args[1], HEADER_BYTES + 1)
   local sale = load_sale(call, no)
   if not sale then
-    return answer(STATUS.unknown_sale)
+    return allotment_answer(STATUS.unknown_sale)
   end
   local content = adjust_content(sku, warehouse, delta)
   local done = server.call('HGET', sale.changes_key, id)
   if done then
     if string.sub(done, 1, #content) ~= content then
-      return answer(STATUS.mismatch)
+      return allotment_answer(STATUS.mismatch)
     end
     local w = {}
     w.on_hand, w.reserved, w.sold = struct.unpack('<I4I4I4', done, #content + 1)
-    return answer(STATUS.replay, w)
+    return allotment_answer(STATUS.replay, w)
   end
   load_items(sale, { sku })
   local item = sale.items[sku]
   local w = item and find_warehouse(item, warehouse)
   if not w then
     if open == 0 or delta <= 0 then
-      return answer(STATUS.unknown_sku)
+      return allotment_answer(STATUS.unknown_sku)
     end
     item = item or { sku = sku }
     w = { name = warehouse, on_hand = 0, reserved = 0, sold = 0 }
     item[#item + 1] = w
   end
   if w.on_hand - w.reserved + delta < 0 then
-    return answer(STATUS.insufficient_stock, w)
+    return allotment_answer(STATUS.insufficient_stock, w)
   end
   if w.on_hand + w.sold + delta > MAX_UNITS then
-    return answer(STATUS.too_many, w)
+    return allotment_answer(STATUS.too_many, w)
   end
   if not has_room(call, 1) then
-    return answer(STATUS.overloaded, w)
+    return allotment_answer(STATUS.overloaded, w)
   end
   w.on_hand = w.on_hand + delta
   sale.dirty_items[item] = true
@@ -62,5 +58,5 @@ local function adjust(keys, args)
   server.call('HSET', sale.changes_key, id, content .. struct.pack('<I4I4I4', w.on_hand, w.reserved, w.sold))
   save_sale(sale)
   close_call(call)
-  return answer(STATUS.ok, w)
+  return allotment_answer(STATUS.ok, w)
 end

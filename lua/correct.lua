@@ -10,10 +10,6 @@ than is reserved.
 @errors FENCED, LATE
 ]]
 
-local function answer(status, w)
-  return struct.pack('<BI4I4I4', status, w and w.on_hand or 0, w and w.reserved or 0, w and w.sold or 0)
-end
-
 local function correct(keys, args)
   local call, err = open_call(keys, args)
   if not call then
@@ -22,7 +18,7 @@ local function correct(keys, args)
   local no, id, sku, warehouse, on_hand, reserved, sold = struct.unpack('<I4Bc0Bc0Bc0ddd', args[1], HEADER_BYTES + 1)
   local sale = load_sale(call, no)
   if not sale then
-    return answer(STATUS.unknown_sale)
+    return allotment_answer(STATUS.unknown_sale)
   end
   load_items(sale, { sku })
   local item = sale.items[sku] or { sku = sku, available = 0 }
@@ -33,15 +29,15 @@ local function correct(keys, args)
     item[#item + 1] = w
   end
   if server.call('HGET', sale.changes_key, id) then
-    return answer(STATUS.replay, w)
+    return allotment_answer(STATUS.replay, w)
   end
   if w.reserved + reserved < 0 or w.on_hand + on_hand < w.reserved + reserved or w.sold + sold < 0 then
-    return answer(STATUS.insufficient_stock, w)
+    return allotment_answer(STATUS.insufficient_stock, w)
   end
   w.on_hand, w.reserved, w.sold = w.on_hand + on_hand, w.reserved + reserved, w.sold + sold
   sale.dirty_items[item] = true
   server.call('HSET', sale.changes_key, id, 'corrected')
   save_sale(sale)
   close_call(call)
-  return answer(STATUS.ok, w)
+  return allotment_answer(STATUS.ok, w)
 end

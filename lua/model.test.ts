@@ -74,14 +74,14 @@ async function compare({ model, shard }: Run): Promise<void> {
           .map(([buyer, owned]) => [short(buyer), [owned, sale.bought.get(buyer) ?? 0]]),
       ),
     );
-    const [own, others] = [entries.filter(([, entry]) => entry.length > 14), Object.keys(book).length - entries.length];
+    const [own, others] = [entries.filter(([, entry]) => entry.length > 16), Object.keys(book).length - entries.length];
     expect(own.length + others, 'reservations remembered').toBe(sale.book.size);
     expect(
-      entries.reduce((sum, [, entry]) => sum + entry.readUInt16LE(12), 0),
+      entries.reduce((sum, [, entry]) => sum + entry.readUInt32LE(12), 0),
       'as many as buyers’ entries say',
     ).toBe(others);
     for (const [, entry] of entries)
-      expect(entry.readUIntLE(0, 6) + entry.readUInt16LE(12) + entry.length).toBeGreaterThan(14);
+      expect(entry.readUIntLE(0, 6) + entry.readUInt32LE(12) + entry.length).toBeGreaterThan(16);
     // The first sale's rules never change.
     if (no === 1) for (const owned of sale.units.values()) expect(owned).toBeLessThanOrEqual(6);
   }

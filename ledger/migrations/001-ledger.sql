@@ -39,7 +39,8 @@ create table ledger.rebuild (
   shard int not null,
   epoch int not null,
   report jsonb not null,
-  at timestamptz not null default now(),
+  at timestamptz not null default now(), -- when the old epoch was closed
+  finished_at timestamptz,
   primary key (shard, epoch)
 );
 

@@ -117,8 +117,8 @@ end
 -- The book: what the sale remembers of its buyers. An entry a buyer: units held and owned, how many of them are bought, how
 -- many other reservations of the buyer the book has, and one reservation whole, after its key. Most buyers have but one,
 -- so most are read and written as one field; the others stand under buyer..key.
-local BUYER = '<I6I6H'
-local BUYER_BYTES = 14
+local BUYER = '<I6I6I4'
+local BUYER_BYTES = 16
 
 local function unpack_buyer(entry)
   if not entry then

@@ -16,3 +16,8 @@ local function pack_all_stock(prefix, no)
   parts[1] = struct.pack('<I4', count)
   return table.concat(parts)
 end
+
+-- How a change of one allotment is answered: status, and its counters then.
+local function allotment_answer(status, w)
+  return struct.pack('<BI4I4I4', status, w and w.on_hand or 0, w and w.reserved or 0, w and w.sold or 0)
+end
