@@ -15,6 +15,7 @@ import { SetupError } from '../kernel/errors.ts';
 import { createLogger, type Logger } from '../kernel/logger.ts';
 import { applyBatches, readWatermark } from '../ledger/apply.ts';
 import { checkShardCount, createAuthority, findReservation, writeAudit } from '../ledger/authority.ts';
+import type { Batch } from '../ledger/events.ts';
 import { fillGap } from '../ledger/gap.ts';
 import { createKafkaCarrier, createKafkaProbe, replayFromKafka, startKafkaConsumer } from '../ledger/kafka.ts';
 import { createLedgerStats } from '../ledger/metrics.ts';
@@ -91,6 +92,20 @@ export async function openStores(config: Config, logger: Logger, options: { obse
 const drainSeconds = 60;
 const replaySeconds = 600;
 
+/** Reads a shard's batches from `from` to `to` out of Kafka once more; null where there is no Kafka. */
+function replayOf(
+  config: Config,
+  name: string,
+  logger: Logger,
+  shard: number,
+  from: number,
+  to: number,
+): ((take: (batches: Batch[]) => Promise<void>) => Promise<void>) | null {
+  if (config.transport !== 'kafka') return null;
+  const range = { brokers: config.kafkaBrokers, name, logger, shard, from, to, limitMs: replaySeconds * 1000 };
+  return (take) => replayFromKafka({ ...range, take });
+}
+
 /** Rebuilds one shard from the ledger, if nobody else does just now: docs/how-to/rebuild-a-shard.md. */
 export async function rebuild(
   config: Config,
@@ -140,15 +155,11 @@ function rebuildLocked(
           );
         await systemClock.wait(200);
       }
-      if (config.transport !== 'kafka') return;
       // What the group has read the ledger may have lost since, or passed over while it had stopped the shard.
-      const { watermark: from } = await readWatermark(pool, shard);
-      await replayFromKafka({
-        ...{ brokers: config.kafkaBrokers, name: stores.name, logger, shard, limitMs: replaySeconds * 1000 },
-        ...{ from: from + 1, to: Number.MAX_SAFE_INTEGER },
-        take: async (batches) => {
-          await applyBatches(pool, shard, batches);
-        },
+      const { watermark } = await readWatermark(pool, shard);
+      const replay = replayOf(config, stores.name, logger, shard, watermark + 1, Number.MAX_SAFE_INTEGER);
+      await replay?.(async (batches) => {
+        await applyBatches(pool, shard, batches);
       });
     },
     ...more,
@@ -264,14 +275,8 @@ export async function startProcess(
         carrier:
           config.transport === 'kafka' ? createKafkaCarrier({ brokers: config.kafkaBrokers, name, logger }) : direct,
         watermark: (shard) => readWatermark(pool, shard),
-        fillGap: (shard, from, to) => {
-          const kafka = { brokers: config.kafkaBrokers, name, logger, shard, from, to, limitMs: replaySeconds * 1000 };
-          const replay =
-            config.transport === 'kafka'
-              ? (take: (batches: Parameters<typeof apply>[1]) => Promise<void>) => replayFromKafka({ ...kafka, take })
-              : null;
-          return fillGap({ pool, shard, from, to, replay });
-        },
+        fillGap: (shard, from, to) =>
+          fillGap({ pool, shard, from, to, replay: replayOf(config, name, logger, shard, from, to) }),
         clock: systemClock,
         logger,
         stats: ledgerStats,
