@@ -8,7 +8,7 @@ import { type Dependency, type Engine, startEngine } from '../engine/server.ts';
 import { openShards, type Shards } from '../engine/shards.ts';
 import { createEngineStats, createRate } from '../engine/stats.ts';
 import { startSweeper } from '../engine/sweeper.ts';
-import { connectValkey, type ValkeyConnection } from '../engine/valkey.ts';
+import { connectValkey, type Valkey } from '../engine/valkey.ts';
 import { systemClock } from '../kernel/clock.ts';
 import type { Config } from '../kernel/config.ts';
 import { SetupError } from '../kernel/errors.ts';
@@ -32,7 +32,7 @@ export type Stores = {
   name: string;
   /** Whether Kafka, where it is used, has nothing of a shard that the ledger has not. */
   drained(shard: number): Promise<boolean>;
-  valkey: ValkeyConnection;
+  valkey: Valkey;
   pool: Pool;
   shards: Shards;
   outbox: Outbox;
@@ -43,7 +43,7 @@ export type Stores = {
 export async function openStores(config: Config, logger: Logger, options: { observe?: boolean } = {}): Promise<Stores> {
   const pool = createPool(config.databaseUrl, logger);
   let complaint = '';
-  const valkey = connectValkey(config.valkeyUrl, (error) => {
+  const valkey = connectValkey(config.valkeyUrls, (error) => {
     if (error.message !== complaint) logger.warn({ error: error.message }, 'the connection to Valkey broke');
     complaint = error.message;
   });
@@ -312,7 +312,7 @@ export async function startProcess(
       engine = await startEngine({
         config,
         shards,
-        valkeySettings: await stores.valkey.settings(),
+        valkey: stores.valkey,
         archive: { find: (ref) => findReservation(pool, ref) },
         audit: (entry) => {
           logger.info({ ...entry }, 'operator call');

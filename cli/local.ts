@@ -2,7 +2,7 @@
 import Table from 'cli-table3';
 import { SetupError } from '../kernel/errors.ts';
 import { down, type LocalServices, status, up } from '../services/local.ts';
-import type { RunningService } from '../services/services.ts';
+import { type RunningService, type ValkeyLayout, valkeyLayouts, valkeyUrlOf } from '../services/services.ts';
 
 type Options = { setName: string; json: boolean };
 type Print = (line: string) => void;
@@ -24,20 +24,24 @@ function servicesTable(services: LocalServices): string {
 }
 
 /** What `serve` needs in its environment to use them. */
-function exportsOf({ valkey, postgres, kafka }: LocalServices): string {
+function exportsOf(services: LocalServices): string {
+  const { postgres, kafka } = services;
   const quoted = (value: string): string => `'${value.replaceAll("'", `'\\''`)}'`;
-  const variables = { VALKEY_URL: valkey?.url, DATABASE_URL: postgres?.url, KAFKA_BROKERS: kafka?.url };
+  const variables = { VALKEY_URL: valkeyUrlOf(services), DATABASE_URL: postgres?.url, KAFKA_BROKERS: kafka?.url };
   const given = Object.entries(variables).filter((entry): entry is [string, string] => entry[1] !== undefined);
   return `export ${given.map(([name, value]) => `${name}=${quoted(value)}`).join(' ')}`;
 }
 
 /** Starts them, and prints where they are. Throws a ServiceError when one can't be had. */
-export async function upCommand(options: Options & { kafka: boolean }, print: Print): Promise<void> {
+export async function upCommand(
+  options: Options & { kafka: boolean; valkey: ValkeyLayout },
+  print: Print,
+): Promise<void> {
   checkName(options);
-  const { setName, kafka, json } = options;
+  const { setName, kafka, valkey, json } = options;
   const services = await up({
     setName,
-    names: kafka ? ['valkey', 'postgres', 'kafka'] : ['valkey', 'postgres'],
+    names: [...valkeyLayouts[valkey], 'postgres', ...(kafka ? (['kafka'] as const) : [])],
     onProgress: (line) => process.stderr.write(`${line}\n`),
   });
   if (json) {

@@ -1,8 +1,10 @@
 /** The `stampede` command. */
 import { Command, InvalidArgumentError, Option } from 'commander';
+import { durabilities } from '../engine/durability.ts';
 import { type Config, readConfig, variables } from '../kernel/config.ts';
 import { SetupError } from '../kernel/errors.ts';
 import { limits } from '../kernel/limits.ts';
+import type { ValkeyLayout } from '../services/services.ts';
 import { exitWithParent } from './parent.ts';
 import type { SaleOptions } from './sale-run.ts';
 
@@ -23,6 +25,10 @@ const transportOption = new Option(
 )
   .choices(['auto', 'direct', 'kafka'] as const)
   .default('auto' as const);
+
+const valkeyOption = new Option('--valkey <layout>', 'one server, one with a replica, or a cluster of three')
+  .choices(['single', 'replica', 'cluster'] as const)
+  .default('single' as const);
 
 const jsonOption = new Option('--json', 'answer with one JSON object on the last line');
 
@@ -161,6 +167,12 @@ program
     new Option('--workers <n>', 'processes of the engine').argParser(integerIn(1, limits.workersMax)).default(1),
   )
   .addOption(transportOption)
+  .addOption(valkeyOption)
+  .addOption(
+    new Option('--durability <what>', 'what every answer survives; replicated needs a replica')
+      .choices(durabilities)
+      .default('fsync' as const),
+  )
   .addOption(new Option('--seed <n>', 'who of the crowd does what').argParser(integerIn(0, 2 ** 31 - 1)).default(1))
   .addOption(
     new Option('--timeout <seconds>', 'ends the whole when it takes longer')
@@ -186,11 +198,13 @@ program
   .command('up')
   .description('Start Valkey and Postgres on this machine, and leave them running')
   .addOption(new Option('--kafka', 'Kafka too'))
+  .addOption(valkeyOption)
   .addOption(setOption)
   .addOption(jsonOption)
-  .action(async (options: { kafka?: boolean; name: string; json?: boolean }) => {
+  .action(async (options: { kafka?: boolean; valkey: ValkeyLayout; name: string; json?: boolean }) => {
     const { upCommand } = await import('./local.ts');
-    await upCommand({ setName: options.name, kafka: options.kafka ?? false, json: options.json ?? false }, print);
+    const { name: setName, valkey, kafka = false, json = false } = options;
+    await upCommand({ setName, valkey, kafka, json }, print);
   });
 
 program

@@ -5,9 +5,10 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type Crowd, gatherCrowd } from '../bench/crowd.ts';
 import { type CrowdResult, nowMs } from '../bench/tally.ts';
+import type { Durability } from '../engine/durability.ts';
 import { readConfig } from '../kernel/config.ts';
 import { SetupError } from '../kernel/errors.ts';
-import { type ServiceName, startServices } from '../services/services.ts';
+import { startServices, type ValkeyLayout, valkeyLayouts, valkeyUrlOf } from '../services/services.ts';
 import { startEngineProcess } from './sale-engine.ts';
 import { openSaleLedger, type SaleLedger } from './sale-ledger.ts';
 import { judge, type Verdict } from './sale-verdict.ts';
@@ -24,6 +25,9 @@ export type SaleOptions = {
   warehouses: number;
   workers: number;
   transport: 'auto' | 'direct' | 'kafka';
+  /** How Valkey is laid out, unless VALKEY_URL names one. */
+  valkey: ValkeyLayout;
+  durability: Durability;
   seed: number;
   /** Seconds for all of it. */
   timeout: number;
@@ -104,14 +108,13 @@ async function meanwhile<T>(work: Promise<T>, look: () => void): Promise<T> {
 /** Starts the services that aren't given, and answers the environment that the engine needs to use them. */
 async function openServices(options: SaleOptions, view: SaleView, stops: Stops, folder: string) {
   const kafka = options.transport === 'kafka' || (options.transport === 'auto' && Boolean(process.env.KAFKA_BROKERS));
-  const names: ServiceName[] = kafka ? ['valkey', 'postgres', 'kafka'] : ['valkey', 'postgres'];
+  const names = [...valkeyLayouts[options.valkey], 'postgres' as const, ...(kafka ? (['kafka'] as const) : [])];
   view.step('Services');
   const startedMs = nowMs();
   const set = await startServices({ names, dataDir: folder, removeDataDir: true, onProgress: view.detail });
   await stops.add(() => set.stop());
   const { valkey, postgres, kafka: broker } = set.services;
-  const all = [valkey, postgres, broker].filter((service) => service !== undefined);
-  const shown = all.map(({ name, version, source }) =>
+  const shown = Object.values(set.services).map(({ name, version, source }) =>
     source === 'environment' ? `${name} (yours)` : `${name} ${version}`,
   );
   view.stepDone(`Services: ${shown.join(', ')} (${elapsed(startedMs)})`);
@@ -119,7 +122,8 @@ async function openServices(options: SaleOptions, view: SaleView, stops: Stops, 
     transport: kafka ? ('kafka' as const) : ('direct' as const),
     env: {
       ...process.env,
-      VALKEY_URL: valkey?.socketPath ? `unix://${valkey.socketPath}` : valkey?.url,
+      VALKEY_URL:
+        options.valkey === 'single' && valkey?.socketPath ? `unix://${valkey.socketPath}` : valkeyUrlOf(set.services),
       DATABASE_URL: postgres?.url,
       KAFKA_BROKERS: broker?.url ?? '',
       RATE_LIMITS: 'off',
@@ -161,7 +165,7 @@ export async function runSale(options: SaleOptions, view: SaleView, stops: Stops
   await stops.add(() => ledger.close());
 
   const saleId = `sale-${Date.now().toString(36)}`;
-  const rules = { title: `${number(units)} units`, perBuyer: 1, holdSeconds };
+  const rules = { title: `${number(units)} units`, perBuyer: 1, holdSeconds, durability: options.durability };
   const far = new Date(Date.now() + 86_400_000).toISOString();
   const stock = splitUnits(units, options.warehouses);
   await put(url, env.ADMIN_TOKEN, saleId, { ...rules, opensAt: far, stock });

@@ -10,7 +10,7 @@ import type { Static } from 'typebox';
 import { Agent } from 'undici';
 import type { ReservationView, SaleView, SessionView } from '../engine/schemas.ts';
 import type { Problem } from '../kernel/errors.ts';
-import { startServices } from '../services/services.ts';
+import { startServices, type ValkeyLayout, valkeyLayouts, valkeyUrlOf } from '../services/services.ts';
 import { runServe, type Served } from './testbed-command.ts';
 
 export const adminToken = 'operator-token-of-the-tests';
@@ -65,7 +65,20 @@ export async function request<Body>(
 
 export type Testbed = Awaited<ReturnType<typeof startTestbed>>;
 
-export type TestbedOptions = { kafka?: boolean; env?: Record<string, string>; serve?: string[] | false };
+export type TestbedOptions = {
+  kafka?: boolean;
+  /** Default: what STAMPEDE_TEST_VALKEY says, else one server. */
+  valkey?: ValkeyLayout;
+  env?: Record<string, string>;
+  serve?: string[] | false;
+};
+
+/** The contract's tests run once on each layout: vitest.config.ts. */
+function layoutOfTests(): ValkeyLayout {
+  const wanted = process.env.STAMPEDE_TEST_VALKEY ?? 'single';
+  if (wanted === 'single' || wanted === 'replica' || wanted === 'cluster') return wanted;
+  throw new Error(`STAMPEDE_TEST_VALKEY=${wanted}: single, replica or cluster`);
+}
 
 /**
  * Starts Valkey and Postgres (and Kafka when asked), and serves on them with rate limits off. `env` is for every engine
@@ -73,14 +86,18 @@ export type TestbedOptions = { kafka?: boolean; env?: Record<string, string>; se
  */
 export async function startTestbed(options: TestbedOptions = {}) {
   const services = await startServices({
-    names: ['valkey', 'postgres', ...(options.kafka ? (['kafka'] as const) : [])],
+    names: [
+      ...valkeyLayouts[options.valkey ?? layoutOfTests()],
+      'postgres',
+      ...(options.kafka ? (['kafka'] as const) : []),
+    ],
     dataDir: mkdtempSync(join(tmpdir(), 'stampede-test-')),
     removeDataDir: true,
     env: { ...process.env, VALKEY_URL: '', DATABASE_URL: '', KAFKA_BROKERS: '' },
   });
-  const { valkey, postgres, kafka } = services.services;
+  const { postgres, kafka } = services.services;
   const env: Record<string, string> = {
-    VALKEY_URL: valkey?.url ?? '',
+    VALKEY_URL: valkeyUrlOf(services.services) ?? '',
     DATABASE_URL: postgres?.url ?? '',
     KAFKA_BROKERS: kafka?.url ?? '',
     ADMIN_TOKEN: adminToken,

@@ -19,7 +19,7 @@ import { encodeLines, type Line } from '../lua/outbox.ts';
 import { durabilityCode, durabilityOfName } from './durability.ts';
 import { batchOf, type OutboxBatch } from './outbox.ts';
 import { rulesOf, type Settings } from './sales.ts';
-import type { ValkeyConnection } from './valkey.ts';
+import type { Valkey } from './valkey.ts';
 
 type Reservation = {
   buyer: string;
@@ -37,7 +37,7 @@ type Reservation = {
 
 /** Rebuilds `shard` in Valkey as the rebuild `token`. Rejects with `shard-fenced` once another rebuild has begun. */
 export function createBuilder(options: {
-  valkey: ValkeyConnection;
+  valkey: Valkey;
   shard: number;
   token: string;
   outboxEvents: number;
@@ -58,7 +58,7 @@ export function createBuilder(options: {
   };
   return {
     async begin() {
-      const runId = await valkey.runId();
+      const runId = valkey.runId(shardKey(shard));
       return { ...(await call(rebuildBeginCommand, { token })), runId };
     },
     async read(after: number): Promise<OutboxBatch[]> {

@@ -6,6 +6,7 @@ import { waitUntil } from '../services/waiting.ts';
 
 const sku = 'a';
 const stock = [{ sku, warehouse: 'w', quantity: 10 }];
+const hasReplica = process.env.STAMPEDE_TEST_VALKEY === 'replica';
 let bed: Testbed;
 
 beforeAll(async () => {
@@ -79,7 +80,11 @@ describe('PUT a sale', () => {
     ['a hold of 0 s', { holdSeconds: 0 }, '/holdSeconds'],
     ['a hold of more than a day', { holdSeconds: 86_401 }, '/holdSeconds'],
     ['a durability that isn’t', { durability: 'paper' }, '/durability'],
-    ['a durability that can’t be given', { durability: 'replicated' }, '/durability'],
+    ...(hasReplica
+      ? []
+      : [
+          ['a durability that can’t be given', { durability: 'replicated' }, '/durability'] as [string, object, string],
+        ]),
     ['an unknown field', { price: 1 }, '/price'],
     ['no stock', { stock: undefined }, '/stock'],
     ['stock below zero', { stock: [{ ...row, quantity: -1 }] }, '/stock/0/quantity'],

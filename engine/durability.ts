@@ -19,19 +19,21 @@ export function durabilityOfName(name: string): Durability {
 }
 
 /**
- * Why Valkey, set as it is, can't give a durability; null when it can. `settings` as CONFIG GET answers.
- * With `appendfsync always` Valkey syncs its log before it answers, so a call's answer is on disk.
+ * Why a server of Valkey, set as it is, can't give a durability; null when it can. `settings`: as CONFIG GET answers, and
+ * `replicas`, how many are connected. With `appendfsync always` Valkey syncs its log before it answers, so a call's answer
+ * is on disk.
  */
 export function whyNot(durability: Durability, settings: ReadonlyMap<string, string>): string | null {
   if (durability === 'memory') return null;
-  if (durability === 'replicated') return 'This server has no replica: choose fsync or memory.';
   const wanted: [string, string][] = [
     ['appendonly', 'yes'],
     ['appendfsync', 'always'],
     ['no-appendfsync-on-rewrite', 'no'],
   ];
   const off = wanted.filter(([name, value]) => settings.get(name) !== value);
-  return off.length === 0
-    ? null
-    : `Valkey isn't set for it: needs ${off.map(([name, value]) => `${name} ${value}`).join(', ')}.`;
+  if (off.length > 0)
+    return `Valkey isn't set for it: needs ${off.map(([name, value]) => `${name} ${value}`).join(', ')}.`;
+  if (durability === 'replicated' && !(Number(settings.get('replicas')) > 0))
+    return 'No replica is connected to this Valkey: choose fsync or memory, or start a replica with appendonly yes.';
+  return null;
 }

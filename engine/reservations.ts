@@ -19,7 +19,7 @@ import {
 import { decodeLines, type Line } from '../lua/outbox.ts';
 import { reserveResults } from '../lua/results.ts';
 import { type Batcher, createBatcher } from './batcher.ts';
-import { durabilityOf } from './durability.ts';
+import { durabilityCode, durabilityOf } from './durability.ts';
 import type { SaleDirectory } from './sales.ts';
 import type { Shards } from './shards.ts';
 
@@ -70,7 +70,7 @@ export type Reservations = {
 
 type ReserveItem = { saleId: string; no: number; buyer: string; key: string; lines: readonly Wanted[] };
 /** `text`: how the bodies of all that share its grant end; null where none was given. */
-type Decision = { status: number; seq: number; text: string | null; line: number };
+type Decision = { status: number; seq: number; text: string | null; line: number; replicated: boolean };
 type Reference = { sale: number; buyer: string; key: string; seq: number; seconds: number };
 type Settled = { status: number; state: number; expiresAt: number; durability: number; lines: Buffer };
 
@@ -84,7 +84,12 @@ function stateOf(code: number): ReservationState {
   return state;
 }
 
+const replicated = durabilityCode('replicated');
 const gone = new RefusalError(refusal('not-found', 'There is no such reservation.'));
+
+function refusalOf(error: unknown): Refusal {
+  return error instanceof RefusalError ? error.refusal : refusal('unavailable', 'What happened is not known.');
+}
 
 /** Lines of one SKU are added up; the first naming of a SKU gives its place. */
 function mergeLines(lines: readonly Wanted[]): readonly Wanted[] {
@@ -163,7 +168,9 @@ export function createReservations(
         return;
       }
       batcher.submit({ ...ref, seconds }, (result, refused) => {
-        if (result) resolve(result);
+        // A read too: what a buyer is told must not be lost, whoever wrote it.
+        if (result?.durability === replicated) shards.replicate(ref.shard).then(() => resolve(result), reject);
+        else if (result) resolve(result);
         else reject(new RefusalError(refused ?? refusal('unavailable', 'What happened is not known.')));
       });
     });
@@ -255,6 +262,7 @@ export function createReservations(
       seq,
       text: texts[grant] ?? null,
       line,
+      replicated: answer.grants[grant]?.durability === replicated,
     }));
   };
 
@@ -296,7 +304,13 @@ export function createReservations(
       const reservationId = encodeReservationId({ shard, sale, seq: result.seq, buyer, key });
       // The body of the first answer and of every replay: the same text.
       const body = `{"id":"${reservationId}","saleId":"${item.saleId}","buyerId":"${buyer}${result.text}`;
-      done({ body, reservationId, replayed: result.status === statusCodes.replay });
+      const outcome = { body, reservationId, replayed: result.status === statusCodes.replay };
+      if (!result.replicated) done(outcome);
+      else
+        shards.replicate(shard).then(
+          () => done(outcome),
+          (error: unknown) => done({ refused: refusalOf(error) }),
+        );
     });
   };
 
@@ -319,10 +333,7 @@ export function createReservations(
           if (reading) submit(shards.shardOf(request.saleId), item(reading.no), done);
           else done({ refused: refusal('not-found', `There is no sale ${request.saleId}.`) });
         },
-        (error: unknown) =>
-          done({
-            refused: error instanceof RefusalError ? error.refusal : refusal('unavailable', 'The sale can’t be read.'),
-          }),
+        (error: unknown) => done({ refused: refusalOf(error) }),
       );
     },
     commit: (id, buyer) => finish(commits, id, buyer, 'committed'),

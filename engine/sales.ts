@@ -83,6 +83,11 @@ export function rulesOf(settings: Settings) {
   };
 }
 
+const noReplica = refusal(
+  'unavailable',
+  'No replica says that it has things on its disk (it needs appendonly yes). Nothing was changed.',
+);
+
 /** The sale to which ordinary stock belongs. */
 export const standingSale = 'shop';
 
@@ -152,7 +157,11 @@ function checkStock(stock: { sku: string; warehouse: string }[]): void {
   });
 }
 
-export function createSaleDirectory(shards: Shards, offered: (durability: Durability) => string | null): SaleDirectory {
+export function createSaleDirectory(
+  shards: Shards,
+  /** Why a shard can't give a durability now, or null. */
+  whyNot: (shard: number, durability: Durability) => Promise<string | null>,
+): SaleDirectory {
   const numbers = new Map<string, { shard: number; no: number }>();
   const names = new Map<string, string>();
   /** Reads that wait for the next call; one call a sale is under way at a time. */
@@ -191,6 +200,13 @@ export function createSaleDirectory(shards: Shards, offered: (durability: Durabi
     return reading;
   };
 
+  /** The sale after it was changed, once the change is as durable as the sale says. */
+  const secured = async (saleId: string): Promise<Sale> => {
+    const { sale } = await mustRead(saleId);
+    if (sale.durability === 'replicated') await shards.replicate(shards.shardOf(saleId));
+    return sale;
+  };
+
   const listShard = async (shard: number): Promise<string[]> => {
     const { sales } = await shards.call(shard, listSalesCommand, {});
     for (const sale of sales) names.set(`${shard}/${sale.no}`, sale.id);
@@ -218,7 +234,8 @@ export function createSaleDirectory(shards: Shards, offered: (durability: Durabi
 
     async put(saleId, body) {
       const durability = body.durability ?? 'fsync';
-      const missing = offered(durability);
+      const shard = shards.shardOf(saleId);
+      const missing = await whyNot(shard, durability);
       if (missing)
         throw new RefusalError(
           refusal('invalid-request', missing, { errors: [{ path: '/durability', message: missing }] }),
@@ -242,7 +259,12 @@ export function createSaleDirectory(shards: Shards, offered: (durability: Durabi
         durability,
         waitingRoom: null,
       };
-      const answer = await shards.call(shards.shardOf(saleId), putSaleCommand, {
+      // A replica may be there and not write to its disk, or not in time: then the sale could promise nothing.
+      if (durability === 'replicated')
+        await shards.replicate(shard).catch(() => {
+          throw new RefusalError(noReplica);
+        });
+      const answer = await shards.call(shard, putSaleCommand, {
         id: saleId,
         digest: body.stock ? stockDigest(body.stock) : '',
         ...rulesOf(settings),
@@ -250,7 +272,7 @@ export function createSaleDirectory(shards: Shards, offered: (durability: Durabi
       });
       switch (answer.status) {
         case statusCodes.ok:
-          return { sale: (await mustRead(saleId)).sale, created: answer.created === 1 };
+          return { sale: await secured(saleId), created: answer.created === 1 };
         case statusCodes.unknownSale:
           throw new RefusalError(
             refusal('invalid-request', `The sale ${saleId} is new: give its stock.`, {
@@ -279,11 +301,11 @@ export function createSaleDirectory(shards: Shards, offered: (durability: Durabi
       });
       if (answer.status === statusCodes.notAllowed)
         throw new RefusalError(refusal('conflict', `The sale ${saleId} is closed, and stays so.`));
-      return (await mustRead(saleId)).sale;
+      return secured(saleId);
     },
 
     async adjust(saleId, body) {
-      const { no } = await mustRead(saleId);
+      const { no, sale } = await mustRead(saleId);
       const answer = await shards.call(shards.shardOf(saleId), adjustCommand, {
         sale: no,
         ...body,
@@ -294,6 +316,7 @@ export function createSaleDirectory(shards: Shards, offered: (durability: Durabi
         case statusCodes.ok:
         case statusCodes.replay: {
           const { onHand, reserved, sold } = answer;
+          if (sale.durability === 'replicated') await shards.replicate(shards.shardOf(saleId));
           return { sku, warehouse, onHand, reserved, available: onHand - reserved, sold };
         }
         case statusCodes.unknownSku:

@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { type Clock, within } from '../kernel/clock.ts';
 import type { Config } from '../kernel/config.ts';
 import { SetupError } from '../kernel/errors.ts';
+import { shardKey } from '../kernel/ids.ts';
 import { limits } from '../kernel/limits.ts';
 import type { Logger } from '../kernel/logger.ts';
 import { whyNot } from './durability.ts';
@@ -20,6 +21,7 @@ import type { Shards } from './shards.ts';
 import type { EngineStats } from './stats.ts';
 import { uws } from './uws.ts';
 import type { ListenSocket } from './uws-types.ts';
+import type { Valkey } from './valkey.ts';
 
 /** Something that a sale goes on without, for a while: it is looked at, and named when it is away. */
 export type Dependency = { name: string; check(): Promise<void> };
@@ -62,7 +64,7 @@ function watchDependencies(dependencies: Dependency[], clock: Clock): { away(): 
 export async function startEngine(parts: {
   config: Config;
   shards: Shards;
-  valkeySettings: ReadonlyMap<string, string>;
+  valkey: Pick<Valkey, 'settings'>;
   archive: ReservationArchive;
   audit: AuditLog;
   dependencies: Dependency[];
@@ -76,16 +78,21 @@ export async function startEngine(parts: {
   logger: Logger;
 }): Promise<Engine> {
   const { config, shards, clock, logger, stats } = parts;
-  const policy = parts.valkeySettings.get('maxmemory-policy');
-  if (policy !== 'noeviction')
-    throw new SetupError(
-      'valkey-evicts',
-      `Valkey's maxmemory-policy is ${policy}: it would throw stock away. Set maxmemory-policy noeviction.`,
-    );
+  for (const settings of await parts.valkey.settings()) {
+    const policy = settings.get('maxmemory-policy');
+    if (policy !== 'noeviction')
+      throw new SetupError(
+        'valkey-evicts',
+        `Valkey's maxmemory-policy is ${policy}: it would throw stock away. Set maxmemory-policy noeviction.`,
+      );
+  }
 
   const app = uws.App();
   const sessions = createSessions({ secret: config.sessionSecret, adminToken: config.adminToken });
-  const sales = createSaleDirectory(shards, (durability) => whyNot(durability, parts.valkeySettings));
+  const sales = createSaleDirectory(shards, async (shard, durability) => {
+    const [settings] = await within(parts.valkey.settings(shardKey(shard)), limits.callMs, 'Valkey did not answer');
+    return settings ? whyNot(durability, settings) : null;
+  });
   const reservations = createReservations(shards, sales, parts.archive, clock, logger);
   const rates = config.rateLimits;
   const addressLimit = rates && createRateLimiter(rates.address);

@@ -184,13 +184,13 @@ describe('the fence', () => {
       0,
       await (async () => {
         const connection = await connectReady(String(services.services.valkey?.url));
-        const runId = await connection.runId();
+        const runId = connection.runId(shardKey(0));
         await connection.close();
         return runId;
       })(),
     );
     const opening = openShards({
-      valkey: connectValkey(String(services.services.valkey?.url), () => undefined),
+      valkey: connectValkey([String(services.services.valkey?.url)], () => undefined),
       authority: {
         ...real,
         async current(shard) {

@@ -8,40 +8,14 @@ import { newBuyerId, shardKey, shardOfSale } from '../kernel/ids.ts';
 import { limits } from '../kernel/limits.ts';
 import type { Logger } from '../kernel/logger.ts';
 import {
-  type OpenShardAnswer,
   openShardCommand,
+  replicateCommand,
   type ShardCommand,
   type ShardStatusAnswer,
   shardStatusCommand,
 } from '../lua/bindings.ts';
-import type { ValkeyConnection } from './valkey.ts';
-
-/** Who may sell from a shard, as Postgres has it. `opened`: the shard was made in Valkey under an epoch once. */
-export type ShardGrant = {
-  epoch: number;
-  runId: string;
-  opened: boolean;
-  watermark: number;
-  /** A rebuild is under way, or was interrupted. */
-  rebuilding: boolean;
-  /** The last epoch that a rebuild has closed; 0 for none. */
-  closedEpoch: number;
-};
-
-/** How far an engine has seen a shard; `open`: it may still get answers of this epoch. */
-export type Sighting = { shard: number; epoch: number; seq: number; open: boolean };
-
-/** Grants epochs, by compare-and-swap. The ledger's side implements it. */
-export type EpochAuthority = {
-  current(shard: number): Promise<ShardGrant | null>;
-  /** Grants `from + 1` to a run of Valkey if the shard is still at `from` (0: none yet). */
-  grant(shard: number, from: number, runId: string): Promise<boolean>;
-  markOpened(shard: number): Promise<void>;
-  /** Notes what an engine, connected to a run of Valkey, has seen. */
-  report(engine: string, runId: string, sightings: Sighting[]): Promise<void>;
-  /** What engines have seen since an epoch was closed, and how many living ones have not said that they left older runs. */
-  sightings(shard: number, closedEpoch: number, runId: string): Promise<{ seq: number; awaited: number }>;
-};
+import { type EpochAuthority, enterEpoch, observeEpoch } from './epochs.ts';
+import { type Valkey, wasElsewhere } from './valkey.ts';
 
 export type Shards = {
   readonly count: number;
@@ -51,6 +25,11 @@ export type Shards = {
    * `unavailable` when what happened isn't known.
    */
   call<Args, Answer>(shard: number, command: ShardCommand<Args, Answer>, args: Args): Promise<Answer>;
+  /**
+   * Resolves once all that the shard has answered here so far is on its Valkey's disk and a replica's. Rejects with the
+   * RefusalError `unavailable` when that isn't known in time.
+   */
+  replicate(shard: number): Promise<void>;
   /** Whether anything can be sold: Valkey is there and some shard is open. */
   sellable(): boolean;
   /** Shards that are fenced now, with why; `lost`: only a rebuild helps. */
@@ -68,33 +47,22 @@ type ShardState = {
   /** The shard's time less the monotonic clock, ms. */
   offsetMs: number;
   open: boolean;
+  /** The connection on which it was opened, and the run behind it. */
+  link: number;
+  runId: string;
   reason: string;
   lost: boolean;
   status: ShardStatusAnswer | null;
 };
 
-/** Why a shard as it was found can't be sold from any more; null when it can. `most`: what engines have seen of it. */
-function lossOf(grant: ShardGrant, found: OpenShardAnswer, most: number): string | null {
-  // Not Valkey has gone back then, but Postgres.
-  if (found.state === 2 && found.found > grant.epoch) return null;
-  if (found.state === 1) return 'its data are gone from Valkey';
-  if (found.seq < grant.watermark) return `Valkey is at sequence ${found.seq}, the ledger at ${grant.watermark}`;
-  if (found.seq < most) return `Valkey is at sequence ${found.seq}, an engine has seen ${most}`;
-  // A grant is written in Postgres first, so Valkey may be one behind; but not at an epoch that was closed.
-  if (found.state === 2 && (found.found !== grant.epoch - 1 || found.found <= grant.closedEpoch))
-    return `Valkey is at epoch ${found.found}, the grant at ${grant.epoch}`;
-  return null;
-}
-
 const pollMs = 1_000;
-const openings = 3;
 
 /**
  * Opens every shard (at the start and after each reconnection) and watches them. Resolves when all that can be opened
  * are open; a shard that can't be stays fenced and is tried again.
  */
 export async function openShards(options: {
-  valkey: ValkeyConnection;
+  valkey: Valkey;
   authority: EpochAuthority;
   count: number;
   outboxEvents: number;
@@ -114,6 +82,8 @@ export async function openShards(options: {
       seen: 0,
       offsetMs: 0,
       open: false,
+      link: 0,
+      runId: '',
       reason: 'not opened yet',
       lost: false,
       status: null,
@@ -143,6 +113,12 @@ export async function openShards(options: {
     if (!state) throw new RefusalError(refusal('not-found', `There is no shard ${shard}.`));
     return state;
   }
+
+  /** Another run of Valkey may be behind another connection: nothing is sold before the epochs were compared. */
+  const isOpen = (shard: number): boolean => {
+    const { open, link } = stateOf(shard);
+    return open && link === valkey.linkOf(shardKey(shard));
+  };
 
   const learn = (state: ShardState, answer: unknown, sentMs: number): void => {
     const { seq, now } = answer as { seq?: unknown; now?: unknown };
@@ -182,87 +158,68 @@ export async function openShards(options: {
     }
   };
 
-  /** Brings the shard and its grant together, or says why it stays fenced. */
-  const open = async (shard: number, runId: string, began: number): Promise<void> => {
-    for (let attempt = 0; attempt < openings; attempt++) {
-      const grant = await authority.current(shard);
-      if (options.observe) {
-        if (!grant) return fence(shard, 'no epoch of it was ever granted');
-        stateOf(shard).epoch = grant.epoch;
-        await readStatus(shard);
-        stateOf(shard).open = true;
-        return;
-      }
-      if (!grant) {
-        await authority.grant(shard, 0, runId);
-        continue;
-      }
-      // If that was interrupted, another must end it.
-      if (grant.rebuilding) return fence(shard, 'it is being rebuilt', { lost: true });
-      const state = stateOf(shard);
-      // Before the shard is looked at: afterwards others may have sold from it, and seen more.
-      const seen = await authority.sightings(shard, grant.closedEpoch, runId);
-      const most = Math.max(seen.seq, state.epoch > grant.closedEpoch ? state.seen : 0);
-      const enter = (expected: number): Promise<OpenShardAnswer> => {
-        const args = { epoch: grant.epoch, expected, outboxEvents: options.outboxEvents, rememberMs };
-        return send(shard, openShardCommand, args, 0);
-      };
-      // Only a shard that was never opened may be made out of nothing: later, empty means lost.
-      const found = await enter(grant.opened ? grant.epoch : 0);
-      const loss = lossOf(grant, found, most);
-      if (loss !== null) {
-        // Unless the grant has moved on meanwhile, by another engine's hand or a rebuild's.
-        const now = await authority.current(shard);
-        if (now?.epoch !== grant.epoch || now.runId !== grant.runId || now.rebuilding) continue;
-        return fence(shard, loss, { lost: true });
-      }
-      if (found.state === 2 && found.found > grant.epoch)
-        return fence(shard, `Valkey is at epoch ${found.found}, the grant at ${grant.epoch}: has Postgres gone back?`);
-      if (found.state === 2 && (await enter(found.found)).state !== 0) continue;
-      if (grant.runId !== runId) {
-        if (seen.awaited > 0) return fence(shard, 'other engines have not said yet what they have seen');
-        if (options.drained && !(await options.drained(shard)))
-          return fence(shard, 'Kafka has events that the ledger has not yet');
-        await authority.grant(shard, grant.epoch, runId);
-        continue;
-      }
-      if (!grant.opened) {
-        // Somebody else may have opened it and sold from it since the grant was read, and what is here now be made anew.
-        if ((await authority.current(shard))?.opened) continue;
-        await authority.markOpened(shard);
-      }
-      // Sequences go on from epoch to epoch, but not from one that a rebuild has closed.
-      if (state.epoch <= grant.closedEpoch) state.seen = 0;
-      state.epoch = grant.epoch;
-      await readStatus(shard);
-      // Whoever is behind the connection now may be another one: it is looked at anew.
-      if (connections !== began) return;
-      if (!state.open) logger.info({ shard, epoch: grant.epoch, seq: state.seen }, 'shard open');
-      state.open = true;
-      return;
-    }
-    fence(shard, 'other engines are opening it');
+  /** Opens the shard on the connection that serves it now, or says why it stays fenced. */
+  const open = async (shard: number): Promise<void> => {
+    const state = stateOf(shard);
+    const link = valkey.linkOf(shardKey(shard));
+    const runId = valkey.runId(shardKey(shard));
+    const found = options.observe
+      ? await observeEpoch(authority, shard)
+      : await enterEpoch({
+          ...{ authority, shard, runId, known: { epoch: state.epoch, seen: state.seen } },
+          enter: (epoch, expected) =>
+            send(shard, openShardCommand, { epoch, expected, outboxEvents: options.outboxEvents, rememberMs }, 0),
+          drained: options.drained ?? (() => Promise.resolve(true)),
+        });
+    if ('reason' in found) return fence(shard, found.reason, found);
+    // Sequences go on from epoch to epoch, but not from one that a rebuild has closed.
+    if (state.epoch <= found.closedEpoch) state.seen = 0;
+    state.epoch = found.epoch;
+    await readStatus(shard);
+    // Should the connection have changed meanwhile, it isn't open on the new one.
+    Object.assign(state, { link, runId, open: true });
+    if (isOpen(shard)) logger.info({ shard, epoch: found.epoch, seq: state.seen }, 'shard open');
   };
 
   const engine = newBuyerId();
-  let runId = '';
   /** Tells Postgres what this engine has seen: a run of Valkey that has less must not sell. */
   const report = async (): Promise<void> => {
     if (options.observe) return;
-    const sightings = states.flatMap(({ epoch, seen, open }, shard) =>
-      epoch === 0 ? [] : [{ shard, epoch, seq: seen, open: open && valkey.connected }],
+    const seen = states.flatMap(({ epoch, seen, runId }, shard) =>
+      epoch === 0 ? [] : [{ shard, epoch, seq: seen, open: isOpen(shard), runId }],
     );
-    if (sightings.length > 0) await authority.report(engine, runId, sightings);
+    for (const [runId, sightings] of Map.groupBy(seen, (one) => one.runId))
+      await authority.report(engine, runId, sightings);
   };
 
-  let connections = 0;
+  /** Answers of one turn of the event loop wait together. */
+  const replicating = new Map<number, Promise<void>>();
+  const replicateNow = async (shard: number, epoch: number, link: number): Promise<void> => {
+    const state = stateOf(shard);
+    try {
+      // On another connection it could be said of a history that hasn't got what was answered.
+      if (!isOpen(shard) || state.epoch !== epoch || state.link !== link) throw new Error('the connection has changed');
+      const deadlineMs = clock.monotonicMs() + state.offsetMs + limits.callMs;
+      const argument = replicateCommand.encode({ epoch, seen: state.seen, deadlineMs }, {});
+      const waiting = valkey.replicate(replicateCommand.name, shardKey(shard), argument);
+      await within(waiting, limits.callMs, 'Valkey did not answer in time');
+    } catch (error) {
+      logger.warn({ shard, error: String(error) }, 'what was answered could not be replicated');
+      throw new RefusalError(unsafe);
+    }
+  };
+
+  const closed = (): number[] => [...states.keys()].filter((shard) => !isOpen(shard));
   let opening: Promise<void> | null = null;
+  /** Opens what isn't open, until no connection changes on the way. */
   const openAll = (): Promise<void> => {
     opening ??= (async () => {
       try {
-        for (let began = -1; began !== connections; ) {
-          began = connections;
-          await openOnce(began);
+        for (let before = ''; ; ) {
+          const links = states.map((_, shard) => valkey.linkOf(shardKey(shard))).join();
+          if (links === before) return;
+          before = links;
+          await openOnce();
         }
       } finally {
         opening = null;
@@ -270,24 +227,22 @@ export async function openShards(options: {
     })();
     return opening;
   };
-  const openOnce = async (began: number): Promise<void> => {
-    runId = await within(valkey.runId(), limits.callMs, 'Valkey did not answer in time');
+  const openOnce = async (): Promise<void> => {
     try {
       await report();
-    } catch (error) {
-      for (const [shard, state] of states.entries())
-        if (!state.open) fence(shard, `it could not be opened: ${String(error)}`);
-      return;
-    }
-    for (let shard = 0; shard < options.count; shard++) {
-      try {
-        await open(shard, runId, began);
-      } catch (error) {
-        fence(shard, `it could not be opened: ${String(error)}`);
+      for (const shard of closed()) {
+        if (valkey.linkOf(shardKey(shard)) === 0) continue;
+        try {
+          await open(shard);
+        } catch (error) {
+          fence(shard, `it could not be opened: ${String(error)}`);
+        }
       }
+      // From here on a rebuild waits for this engine to say that it is done with the epoch.
+      await report();
+    } catch (error) {
+      for (const shard of closed()) fence(shard, `it could not be opened: ${String(error)}`);
     }
-    // From here on a rebuild waits for this engine to say that it is done with the epoch.
-    await report();
   };
 
   const poll = async (): Promise<void> => {
@@ -296,10 +251,8 @@ export async function openShards(options: {
       await clock.wait(pollMs, stopped.signal);
       if (stopped.signal.aborted) return;
       try {
-        if (valkey.connected) {
-          if (states.some((state) => !state.open)) await openAll();
-          for (let shard = 0; shard < options.count; shard++) if (stateOf(shard).open) await lookAt(shard);
-        }
+        if (closed().length > 0) await openAll();
+        for (const shard of states.keys()) if (isOpen(shard)) await lookAt(shard);
         await report();
         complaint = '';
       } catch (error) {
@@ -311,25 +264,20 @@ export async function openShards(options: {
 
   await new Promise<void>((resolve, reject) => {
     const late = setTimeout(
-      () => reject(new SetupError('valkey-unreachable', 'VALKEY_URL cannot be reached: is Valkey running there?')),
+      () =>
+        reject(
+          new SetupError(
+            'valkey-unreachable',
+            `VALKEY_URL cannot be reached (${valkey.complaint}): is Valkey running there?`,
+          ),
+        ),
       10_000,
     );
-    let first = true;
-    valkey.onConnected(() => {
-      // Another run of Valkey may be behind the new connection: nothing is sold before the epochs were compared.
-      connections++;
-      for (const state of states) state.open = false;
-      openAll().then(
-        () => {
-          clearTimeout(late);
-          if (first) resolve();
-          first = false;
-        },
-        (error: unknown) => {
-          if (first) reject(error instanceof Error ? error : new Error(String(error)));
-          else logger.warn({ error: String(error) }, 'the shards could not be opened');
-        },
-      );
+    valkey.onChange(() => {
+      void openAll().then(() => {
+        clearTimeout(late);
+        resolve();
+      });
     });
   });
   const polling = poll();
@@ -339,9 +287,8 @@ export async function openShards(options: {
     shardOf: (saleId) => shardOfSale(saleId, options.count),
     async call(shard, command, args) {
       const state = stateOf(shard);
-      if (!valkey.connected)
-        throw new RefusalError(refusal('unavailable', 'The stock cannot be reached. Try again with the same key.'));
-      if (!state.open)
+      if (valkey.linkOf(shardKey(shard)) === 0) throw new RefusalError(away);
+      if (!isOpen(shard))
         throw new RefusalError(refusal('shard-fenced', 'This part of the stock is fenced. Try again later.'));
       try {
         const sentMs = clock.monotonicMs();
@@ -352,13 +299,32 @@ export async function openShards(options: {
         throw refused(shard, error);
       }
     },
-    sellable: () => valkey.connected && states.some((state) => state.open),
-    fenced: () => states.flatMap(({ open, reason, lost }, shard) => (open ? [] : [{ shard, reason, lost }])),
+    replicate(shard) {
+      const shared = replicating.get(shard);
+      if (shared) return shared;
+      const { epoch, link } = stateOf(shard);
+      const turn = new Promise<void>((resolve) => setImmediate(resolve)).then(() => {
+        replicating.delete(shard);
+        return replicateNow(shard, epoch, link);
+      });
+      replicating.set(shard, turn);
+      return turn;
+    },
+    sellable: () => states.some((_, shard) => isOpen(shard)),
+    fenced: () =>
+      states.flatMap(({ reason, lost, open }, shard) => {
+        if (isOpen(shard)) return [];
+        // It was open, and its connection is broken or another one.
+        return [
+          open ? { shard, reason: valkey.complaint || 'it is being opened', lost: false } : { shard, reason, lost },
+        ];
+      }),
     refresh: openAll,
     status: (shard) => stateOf(shard).status,
     async close() {
       stopped.abort();
       await polling;
+      await opening;
       for (const state of states) state.open = false;
       await report().catch((error: unknown) => logger.warn({ error: String(error) }, 'the last report failed'));
       await valkey.close();
@@ -373,9 +339,18 @@ export async function openShards(options: {
     }
     if (text.startsWith('LATE') || text.startsWith('OOM'))
       return new RefusalError(refusal('overloaded', 'Too much is going on. Nothing was taken; try again shortly.'));
+    if (wasElsewhere(error)) return new RefusalError(away);
     logger.warn({ shard, error: text }, 'a call to Valkey failed');
-    return new RefusalError(
-      refusal('unavailable', 'What happened is not known. Ask again with the same key: it is safe, and tells.'),
-    );
+    return new RefusalError(unknown);
   }
 }
+
+const away = refusal('unavailable', 'The stock cannot be reached. Try again with the same key.');
+const unknown = refusal(
+  'unavailable',
+  'What happened is not known. Ask again with the same key: it is safe, and tells.',
+);
+const unsafe = refusal(
+  'unavailable',
+  'It is done, but no replica has it yet. Ask again with the same key: it is safe, and tells.',
+);

@@ -1,90 +1,226 @@
-import { Redis } from 'iovalkey';
-import { type Library, readLibrary } from '../lua/library.ts';
+/** Which server of Valkey serves a key now: the only one, the primary among several, or a node of a cluster. */
+import keySlot from 'cluster-key-slot';
+import { systemClock } from '../kernel/clock.ts';
+import { type Link, openLink, type ServerInfo } from './valkey-link.ts';
 
-/** A connection to Valkey that calls Stampede's functions and nothing behind the caller's back. */
-export type ValkeyConnection = {
-  /** Calls a function on one shard's key; the answer is its packed string. Rejects when it can't be known to have run. */
+export type Valkey = {
+  /** The number of the connection behind which a key's server is; 0 while there is none. Another one: another run. */
+  linkOf(key: string): number;
+  /** The id of the run that serves a key. Throws while nothing does. */
+  runId(key: string): string;
+  /** Calls a function on a key's server; the answer is its packed string. Rejects when it can't be known to have run. */
   call(name: string, readOnly: boolean, key: string, argument: Buffer): Promise<Buffer>;
-  /** The id of the server's run: another one after every restart. */
-  runId(): Promise<string>;
-  /** The settings that durability rests on. */
-  settings(): Promise<Map<string, string>>;
-  /** Whether it is connected now. */
-  readonly connected: boolean;
-  /** Calls `listener` each time a connection stands (the first too). */
-  onConnected(listener: () => void): void;
+  /** As `Link.replicate`, on a key's server. */
+  replicate(name: string, key: string, argument: Buffer): Promise<void>;
+  /** The settings that durability rests on, of every server in use (of one key's: give it), and `replicas`. */
+  settings(key?: string): Promise<Map<string, string>[]>;
+  /** Calls `listener` each time that other servers serve (at the first time too). */
+  onChange(listener: () => void): void;
+  /** Why no server could be found at the last look; '' when all is well. */
+  readonly complaint: string;
   close(): Promise<void>;
 };
 
+/** Slots `first` to `last`, and who serves them. */
+type Route = { first: number; last: number; link: Link };
+
+const slots = 16_384;
 const durabilitySettings = ['appendonly', 'appendfsync', 'no-appendfsync-on-rewrite', 'maxmemory-policy'];
+/** With these a server says that it did nothing, and that another one should be asked. */
+const elsewhere = /^(MOVED|ASK|READONLY|CLUSTERDOWN|TRYAGAIN|MASTERDOWN)\b/;
+const firstRetryMs = 20;
+const lastRetryMs = 1_000;
+
+/** Whether a call failed with the word that nothing was done. */
+export function wasElsewhere(error: unknown): boolean {
+  return error instanceof Error && elsewhere.test(error.message);
+}
+
+/** Ranges of slots and the address of each one's primary, out of the answer to CLUSTER SHARDS. */
+function primariesOf(answer: unknown): { ranges: [number, number][]; host: string; port: number }[] {
+  const member = (list: unknown[], name: string): unknown => list[list.indexOf(name) + 1];
+  return (answer as unknown[][]).flatMap((shard) => {
+    const numbers = member(shard, 'slots') as number[];
+    const ranges = numbers.flatMap((first, i): [number, number][] =>
+      i % 2 === 0 ? [[first, numbers[i + 1] ?? first]] : [],
+    );
+    const nodes = member(shard, 'nodes') as unknown[][];
+    const primary = nodes.find((node) => member(node, 'role') === 'master' && member(node, 'health') === 'online');
+    if (!primary || ranges.length === 0) return [];
+    const endpoint = String(member(primary, 'endpoint') ?? '');
+    const host = endpoint && endpoint !== '?' ? endpoint : String(member(primary, 'ip'));
+    return [{ ranges, host, port: Number(member(primary, 'port')) }];
+  });
+}
+
+/** `seed`, but of another server: a cluster's nodes share user and password. */
+function urlOfNode(seed: string, host: string, port: number): string {
+  const url = new URL(seed.startsWith('unix:') ? 'redis://localhost' : seed.replace(/^valkey:/, 'redis:'));
+  url.hostname = host.includes(':') ? `[${host}]` : host;
+  url.port = String(port);
+  return url.href;
+}
 
 /**
- * Connects to `url` (redis://, valkey:// or unix://). The client is told not to queue while offline and not to send
- * again what was under way when a connection broke: a command must not run twice unless its caller says so.
+ * Connects to the servers at `urls` (redis://, valkey:// or unix://): one server; a primary and its replicas, in any
+ * order; or some nodes of a cluster. Looks anew whenever a connection ends or a server says that another one serves.
  */
-export function connectValkey(url: string, onError: (error: Error) => void): ValkeyConnection {
-  const options = {
-    enableOfflineQueue: false,
-    autoResendUnfulfilledCommands: false,
-    maxRetriesPerRequest: 0,
-    enableReadyCheck: true,
-    connectTimeout: 2_000,
-    keepAlive: 10_000,
-    noDelay: true,
-    retryStrategy: (tries: number) => Math.min(20 * 2 ** Math.min(tries, 6), 1_000),
-  };
-  const redis = url.startsWith('unix://')
-    ? new Redis({ ...options, path: url.slice('unix://'.length) })
-    : new Redis(url.replace(/^valkey:/, 'redis:'), options);
-  redis.on('error', onError);
-  const library: Library = readLibrary();
-  let loading: Promise<void> | null = null;
+export function connectValkey(urls: readonly string[], onError: (error: Error) => void): Valkey {
+  const links = new Map<string, Link>();
+  const listeners: (() => void)[] = [];
+  const closed = new AbortController();
+  const slotOf = new Map<string, number>();
+  let routes: Route[] = [];
+  let complaint = 'not connected yet';
+  let poke = (): void => undefined;
+  let stale = true;
 
-  const load = (): Promise<void> => {
-    loading ??= (async () => {
-      try {
-        await redis.call('FUNCTION', 'LOAD', library.source);
-      } catch (error) {
-        if (!String(error).includes('already exists')) throw error;
-      } finally {
-        loading = null;
+  const look = (): void => {
+    stale = true;
+    poke();
+  };
+
+  const reach = async (url: string): Promise<{ link: Link; info: ServerInfo }> => {
+    const known = links.get(url);
+    if (known && !known.ended) return { link: known, info: await known.info() };
+    const opened = await openLink(url, (link) => {
+      if (routes.some((route) => route.link === link)) look();
+    });
+    if (closed.signal.aborted) opened.link.close();
+    links.set(url, opened.link);
+    return opened;
+  };
+
+  const clusterRoutes = async (member: Link): Promise<Route[]> => {
+    const primaries = primariesOf(await member.command('CLUSTER', 'SHARDS'));
+    const found = await Promise.all(
+      primaries.map(async ({ ranges, host, port }) => {
+        const { link } = await reach(urlOfNode(member.url, host, port));
+        return ranges.map(([first, last]) => ({ first, last, link }));
+      }),
+    );
+    return found.flat();
+  };
+
+  const findRoutes = async (): Promise<Route[]> => {
+    const seeds = new Set([...[...links.values()].filter((link) => !link.ended).map(({ url }) => url), ...urls]);
+    const asked = await Promise.allSettled([...seeds].map(reach));
+    const reached = asked.flatMap((one) => (one.status === 'fulfilled' ? [one.value] : []));
+    const member = reached.find(({ info }) => info.cluster);
+    if (member) {
+      const found = await clusterRoutes(member.link);
+      return found;
+    }
+    const primaries = reached.filter(({ info }) => info.primary);
+    if (primaries.length > 1)
+      throw new Error(
+        `several servers of VALKEY_URL say that they are the primary (${primaries.map(({ link }) => link.url.replace(/\/\/.*@/, '//')).join(', ')}): make all but one of them replicas (REPLICAOF)`,
+      );
+    if (primaries[0]) return [{ first: 0, last: slots - 1, link: primaries[0].link }];
+    const failed = asked.find((one) => one.status === 'rejected');
+    throw reached.length > 0 || !failed
+      ? new Error('no server of VALKEY_URL is a primary')
+      : failed.reason instanceof Error
+        ? failed.reason
+        : new Error(String(failed.reason));
+  };
+
+  const same = (a: Route[], b: Route[]): boolean =>
+    a.length === b.length &&
+    a.every(({ first, last, link }, i) => first === b[i]?.first && last === b[i]?.last && link === b[i]?.link);
+
+  const lookOnce = async (): Promise<void> => {
+    stale = false;
+    const found = await findRoutes();
+    const used = new Set(found.map(({ link }) => link));
+    for (const [url, link] of links)
+      if (!used.has(link)) {
+        links.delete(url);
+        link.close();
       }
-    })();
-    return loading;
+    if (closed.signal.aborted) return;
+    const changed = !same(found, routes);
+    routes = found;
+    if (routes.some(({ link }) => link.ended)) stale = true;
+    if (changed) for (const listener of listeners) listener();
+    const covered = found.reduce((sum, { first, last }) => sum + last - first + 1, 0);
+    if (covered < slots) throw new Error(`only ${covered} of the cluster's ${slots} slots are served`);
+    complaint = '';
   };
 
-  const send = (name: string, readOnly: boolean, key: string, argument: Buffer): Promise<Buffer> =>
-    redis.callBuffer(readOnly ? 'FCALL_RO' : 'FCALL', `${name}_${library.hash}`, 1, key, argument) as Promise<Buffer>;
+  const maintain = async (): Promise<void> => {
+    for (let failures = 0; !closed.signal.aborted; ) {
+      try {
+        await lookOnce();
+        failures = 0;
+      } catch (error) {
+        complaint = error instanceof Error ? error.message : String(error);
+        onError(new Error(complaint));
+        stale = true;
+        await systemClock.wait(Math.min(firstRetryMs * 2 ** Math.min(failures++, 6), lastRetryMs), closed.signal);
+      }
+      const poked = new Promise<void>((resolve) => {
+        poke = resolve;
+      });
+      if (!stale && !closed.signal.aborted) await poked;
+    }
+  };
 
+  const find = (key: string): Link | undefined => {
+    if (routes.length === 1) return routes[0]?.link;
+    let slot = slotOf.get(key);
+    if (slot === undefined) {
+      slot = keySlot(key);
+      slotOf.set(key, slot);
+    }
+    for (const route of routes) if (route.first <= slot && slot <= route.last) return route.link;
+    return undefined;
+  };
+  const serving = (key: string): Link => {
+    const link = find(key);
+    if (!link || link.ended) throw new Error(`the connection to Valkey is broken: ${complaint}`);
+    return link;
+  };
+  /** Passes a call's outcome on; one that belongs elsewhere has the servers looked at anew. */
+  const watched = async <T>(calling: Promise<T>): Promise<T> => {
+    try {
+      return await calling;
+    } catch (error) {
+      if (wasElsewhere(error)) look();
+      throw error;
+    }
+  };
+  const settingsOf = async (link: Link): Promise<Map<string, string>> => {
+    const found = (await link.command('CONFIG', 'GET', ...durabilitySettings)) as string[];
+    const map = new Map<string, string>();
+    for (let i = 0; i + 1 < found.length; i += 2) map.set(found[i] ?? '', found[i + 1] ?? '');
+    return map.set('replicas', String((await link.info()).replicas));
+  };
+
+  void maintain();
   return {
-    async call(name, readOnly, key, argument) {
-      try {
-        return await send(name, readOnly, key, argument);
-      } catch (error) {
-        if (!String(error).includes('Function not found')) throw error;
-        await load();
-        return send(name, readOnly, key, argument);
-      }
+    linkOf(key) {
+      const link = find(key);
+      return link && !link.ended ? link.id : 0;
     },
-    async runId() {
-      const info = String(await redis.info('server'));
-      return /^run_id:(\w+)/m.exec(info)?.[1] ?? '';
+    runId: (key) => serving(key).runId,
+    call: async (name, readOnly, key, argument) => watched(serving(key).call(name, readOnly, key, argument)),
+    replicate: async (name, key, argument) => watched(serving(key).replicate(name, key, argument)),
+    settings: (key) => {
+      const used = key === undefined ? [...new Set(routes.map(({ link }) => link))] : [serving(key)];
+      return Promise.all(used.map(settingsOf));
     },
-    async settings() {
-      const found = (await redis.call('CONFIG', 'GET', ...durabilitySettings)) as string[];
-      const map = new Map<string, string>();
-      for (let i = 0; i + 1 < found.length; i += 2) map.set(found[i] ?? '', found[i + 1] ?? '');
-      return map;
+    onChange(listener) {
+      listeners.push(listener);
+      if (routes.length > 0) listener();
     },
-    get connected() {
-      return redis.status === 'ready';
-    },
-    onConnected(listener) {
-      redis.on('ready', listener);
-      if (redis.status === 'ready') listener();
+    get complaint() {
+      return complaint;
     },
     async close() {
-      redis.disconnect();
+      closed.abort();
+      poke();
+      for (const link of links.values()) link.close();
     },
   };
 }

@@ -30,8 +30,13 @@ test.each<[string, Env, object]>([
     { RATE_LIMITS: 'buyer=0.5:2' },
     { rateLimits: { address: { perSecond: 1_000 }, buyer: { perSecond: 0.5, burst: 2 } } },
   ],
-  ['a Unix socket', { VALKEY_URL: 'unix:///run/valkey.sock' }, { valkeyUrl: 'unix:///run/valkey.sock' }],
-  ['Valkey’s own scheme', { VALKEY_URL: 'valkey://host' }, { valkeyUrl: 'valkey://host' }],
+  ['a Unix socket', { VALKEY_URL: 'unix:///run/valkey.sock' }, { valkeyUrls: ['unix:///run/valkey.sock'] }],
+  [
+    'a primary and its replica',
+    { VALKEY_URL: 'redis://a:1, redis://b:2' },
+    { valkeyUrls: ['redis://a:1', 'redis://b:2'] },
+  ],
+  ['Valkey’s own scheme', { VALKEY_URL: 'valkey://host' }, { valkeyUrls: ['valkey://host'] }],
 ])('%s', (_name, env, expected) => {
   expect(readConfig({ ...stores, ...env })).toMatchObject(expected);
 });
@@ -45,6 +50,7 @@ describe('a wrong value is one clear line that names the variable', () => {
   test.each<[string, Env]>([
     ['VALKEY_URL', { VALKEY_URL: '' }],
     ['VALKEY_URL', { VALKEY_URL: 'http://127.0.0.1' }],
+    ['VALKEY_URL', { VALKEY_URL: 'redis://a:1,' }],
     ['DATABASE_URL', { DATABASE_URL: 'mysql://x' }],
     ['DATABASE_URL', { DATABASE_URL: '' }],
     ['KAFKA_BROKERS', { KAFKA_BROKERS: 'no-port' }],

@@ -16,7 +16,8 @@ export type Config = {
   mode: 'development' | 'production';
   host: string;
   port: number;
-  valkeyUrl: string;
+  /** One server, a primary with its replicas, or some nodes of a cluster. */
+  valkeyUrls: string[];
   databaseUrl: string;
   kafkaBrokers: string[];
   transport: Transport;
@@ -33,7 +34,8 @@ export type Config = {
 
 /** A variable of the environment: what it is for, and what it is when it isn't set. For `--help` and the docs. */
 export const variables = {
-  VALKEY_URL: 'redis://HOST:PORT or unix:///PATH of Valkey',
+  VALKEY_URL:
+    'redis://HOST:PORT or unix:///PATH of Valkey; of a primary and its replicas all, of a cluster some, with commas between',
   DATABASE_URL: 'postgres://USER:PASSWORD@HOST:PORT/DATABASE of the ledger',
   KAFKA_BROKERS: 'HOST:PORT,… ; without it the ledger reads the outbox directly',
   ADMIN_TOKEN: "the operators' bearer token, 16 characters or more",
@@ -53,7 +55,7 @@ type Environment = Record<string, string | undefined>;
 
 function wrong(name: keyof typeof variables, value: string): SetupError {
   // A URL's password is not for the terminal or the log.
-  const shown = value.replace(/:[^:@/]*@/, ':…@');
+  const shown = value.replace(/:[^:@/]*@/g, ':…@');
   return new SetupError('bad-configuration', `${name}=${shown} is not valid: ${variables[name]}`);
 }
 
@@ -123,8 +125,9 @@ export function readConfig(
   const modeText = env.STAMPEDE_MODE ?? (isLoopback(host) ? 'development' : 'production');
   if (modeText !== 'development' && modeText !== 'production') throw wrong('STAMPEDE_MODE', modeText);
   const port = overrides.port ?? integer(env, 'PORT', 8080, 0, 65_535);
-  const valkeyUrl = env.VALKEY_URL ?? '';
-  if (!/^(redis|valkey):\/\/.|^unix:\/\/\/./.test(valkeyUrl)) throw wrong('VALKEY_URL', valkeyUrl);
+  const valkeyUrls = (env.VALKEY_URL ?? '').split(',').map((url) => url.trim());
+  for (const url of valkeyUrls)
+    if (!/^(redis|valkey):\/\/.|^unix:\/\/\/./.test(url)) throw wrong('VALKEY_URL', env.VALKEY_URL ?? '');
   const databaseUrl = env.DATABASE_URL ?? '';
   if (!/^postgres(ql)?:\/\/./.test(databaseUrl)) throw wrong('DATABASE_URL', databaseUrl);
   const kafkaBrokers = (env.KAFKA_BROKERS ?? '').split(',').filter(Boolean);
@@ -141,7 +144,7 @@ export function readConfig(
     mode: modeText,
     host,
     port,
-    valkeyUrl,
+    valkeyUrls,
     databaseUrl,
     kafkaBrokers,
     transport,

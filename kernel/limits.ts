@@ -39,6 +39,8 @@ export const limits = {
   linesTexts: 1_000,
   pendingRequests: 50_000,
   callMs: 5_000,
+  connectMs: 2_000,
+  replicaMs: 1_000,
   rebuildCallMs: 30_000,
   sweepReservations: 1_000,
 

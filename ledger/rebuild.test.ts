@@ -1,7 +1,7 @@
 import type { Pool } from 'pg';
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest';
 import { createBuilder } from '../engine/builder.ts';
-import type { ValkeyConnection } from '../engine/valkey.ts';
+import type { Valkey } from '../engine/valkey.ts';
 import { systemClock } from '../kernel/clock.ts';
 import {
   adjustCommand,
@@ -47,7 +47,7 @@ import {
 
 let services: ServiceSet;
 let pool: Pool;
-let valkey: ValkeyConnection;
+let valkey: Valkey;
 let engine: TestEngine;
 
 beforeAll(async () => {

@@ -193,7 +193,7 @@ export async function openTestEngine(
   { count = 1, observe = false }: { count?: number; observe?: boolean } = {},
 ): Promise<TestEngine> {
   const shards = await openShards({
-    valkey: connectValkey(String(services.services.valkey?.url), () => undefined),
+    valkey: connectValkey([String(services.services.valkey?.url)], () => undefined),
     authority: createAuthority(pool),
     ...{ count, outboxEvents: 1_000_000, rememberSeconds: 3_600, observe },
     clock: systemClock,

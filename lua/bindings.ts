@@ -721,6 +721,24 @@ export const releaseCommand: ShardCommand<ReleaseArgs, ReleaseAnswer> = {
   },
 };
 
+export type ReplicateArgs = Record<string, never>;
+export type ReplicateAnswer = { now: number; seq: number };
+/** writes that the shard is where its caller has seen it, so that WAITAOF on the same connection waits for all of it. (On a connection that has written nothing it answers at once. See docs/decisions/0007.) */
+export const replicateCommand: ShardCommand<ReplicateArgs, ReplicateAnswer> = {
+  name: 'replicate',
+  readOnly: false,
+  encode: (header, _args) => {
+    const w = new Writer();
+    writeHeader(w, header);
+
+    return w.done();
+  },
+  decode: (buffer) => {
+    const r = new Reader(buffer);
+    return { now: r.f64(), seq: r.f64() };
+  },
+};
+
 export type ReserveArgs = {
   baskets: readonly { sale: number; lines: readonly { sku: string; quantity: number }[] }[];
   wanted: number[];

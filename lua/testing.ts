@@ -3,7 +3,7 @@ import { mkdtempSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Redis } from 'iovalkey';
-import { connectValkey, type ValkeyConnection } from '../engine/valkey.ts';
+import { connectValkey, type Valkey } from '../engine/valkey.ts';
 import { shardKey } from '../kernel/ids.ts';
 import { type ServiceSet, startServices, type ValkeyOptions } from '../services/services.ts';
 import {
@@ -21,7 +21,7 @@ import { reserveResults } from './results.ts';
 export type TestValkey = {
   url: string;
   services: ServiceSet;
-  valkey: ValkeyConnection;
+  valkey: Valkey;
   /** A plain client, for what no function does. */
   redis: Redis;
   stop(): Promise<void>;
@@ -58,9 +58,9 @@ export async function startTestValkey(valkey: ValkeyOptions = {}): Promise<TestV
   };
 }
 
-export async function connectReady(url: string): Promise<ValkeyConnection> {
-  const connection = connectValkey(url, () => undefined);
-  await new Promise<void>((resolve) => connection.onConnected(resolve));
+export async function connectReady(url: string): Promise<Valkey> {
+  const connection = connectValkey([url], () => undefined);
+  await new Promise<void>((resolve) => connection.onChange(resolve));
   return connection;
 }
 

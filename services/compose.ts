@@ -15,7 +15,8 @@ const STOP_WAIT_MS = 60_000;
  * Throws the reason when Compose or its engine can't be had.
  */
 export async function runCompose(recipe: Recipe, folder: string, context: Context): Promise<Runner> {
-  const { name } = recipe;
+  const { name, compose: inCompose } = recipe;
+  if (inCompose === null) throw new Error(`Docker: docker-compose.yml has no ${name}`);
   const env = composeEnv(context.env);
   const compose = composeCommand(env);
   await mustRun([...compose, 'version'], { env, timeoutMs: 20_000 });
@@ -27,11 +28,11 @@ export async function runCompose(recipe: Recipe, folder: string, context: Contex
   try {
     context.progress(`${name}: starting by Docker Compose`);
     await up();
-    const address = await mustRun([...compose, 'port', name, String(recipe.composePort)], { env, timeoutMs: 20_000 });
+    const address = await mustRun([...compose, 'port', name, String(inCompose.port)], { env, timeoutMs: 20_000 });
     const { output: images } = await runCommand([...compose, 'config', '--images'], { env, timeoutMs: 20_000 });
     const service: Runner['service'] = {
       name,
-      url: recipe.composeUrl(address.trim().replace(/^0\.0\.0\.0:/, '127.0.0.1:'), env),
+      url: inCompose.url(address.trim().replace(/^0\.0\.0\.0:/, '127.0.0.1:'), env),
       source: 'compose',
       pid: null,
       dataDir: null,

@@ -50,13 +50,12 @@ export const kafkaRecipe: Recipe = {
   remedy: `put kafka-server-start.sh on PATH, or install Java ${OLDEST_JAVA} and Maven (to fetch it from Maven Central), or Docker with Compose`,
   portCount: 2,
   stopSignal: 'SIGTERM',
-  composePort: 9094,
   fromPath,
   fromRegistry,
   prepare,
   isReady: async (_site, _pid, logPath) => readFileSync(logPath, 'utf8').includes(STARTED),
   url: (site) => `127.0.0.1:${site.ports[0]}`,
-  composeUrl: (address) => address,
+  compose: { port: 9094, url: (address) => address },
 };
 
 async function fromPath({ env }: Context): Promise<Binary | null> {

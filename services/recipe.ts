@@ -1,6 +1,8 @@
 import type { SystemUser } from './children.ts';
 
-export type ServiceName = 'valkey' | 'postgres' | 'kafka';
+/** `valkey` alone, or with a replica; or three nodes of a cluster. */
+export type ValkeyName = 'valkey' | 'valkey-replica' | 'valkey-1' | 'valkey-2' | 'valkey-3';
+export type ServiceName = ValkeyName | 'postgres' | 'kafka';
 
 /** The kernel's limit on the address of a Unix socket in bytes, less the closing zero. */
 export const SOCKET_PATH_LIMIT = 107;
@@ -51,6 +53,8 @@ export type Recipe = {
   title: string;
   /** The environment variable that names a running one. */
   variable: 'VALKEY_URL' | 'DATABASE_URL' | 'KAFKA_BROKERS';
+  /** The service that has to run first. */
+  after?: ServiceName;
   /** What to install, as the rest of a sentence. */
   remedy: string;
   portCount: number;
@@ -65,7 +69,6 @@ export type Recipe = {
   isReady(site: Site, pid: number, logPath: string): Promise<boolean>;
   url(site: Site): string;
   socketPath?(site: Site): string | undefined;
-  /** The service's port inside its container, and its URL where that is published. */
-  composePort: number;
-  composeUrl(address: string, env: NodeJS.ProcessEnv): string;
+  /** The service's port inside its container, and its URL where that is published; null where Compose has no such service. */
+  compose: { port: number; url(address: string, env: NodeJS.ProcessEnv): string } | null;
 };

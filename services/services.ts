@@ -9,19 +9,38 @@ import { postgresRecipe } from './postgres.ts';
 import type { Binary, Context, Recipe, ServiceName, ValkeyOptions } from './recipe.ts';
 import type { RunningService } from './records.ts';
 import type { Runner } from './runner.ts';
-import { valkeyRecipe } from './valkey.ts';
+import { replicaRecipe, valkeyRecipe } from './valkey.ts';
+import { clusterNames, clusterNodeRecipe, joinCluster } from './valkey-cluster.ts';
 
 export type { ServiceName, ValkeyOptions } from './recipe.ts';
 export type { RunningService } from './records.ts';
 
 const recipes: Record<ServiceName, Recipe> = {
   valkey: valkeyRecipe,
+  'valkey-replica': replicaRecipe,
+  'valkey-1': clusterNodeRecipe('valkey-1'),
+  'valkey-2': clusterNodeRecipe('valkey-2'),
+  'valkey-3': clusterNodeRecipe('valkey-3'),
   postgres: postgresRecipe,
   kafka: kafkaRecipe,
 };
 
 /** Readers and writers end before what they write to. */
-export const stopOrder: readonly ServiceName[] = ['kafka', 'valkey', 'postgres'];
+export const stopOrder: readonly ServiceName[] = ['kafka', 'valkey-replica', 'valkey', ...clusterNames, 'postgres'];
+
+/** How Valkey is laid out: one server, one with a replica, or a cluster of three. */
+export const valkeyLayouts = {
+  single: ['valkey'],
+  replica: ['valkey', 'valkey-replica'],
+  cluster: clusterNames,
+} as const satisfies Record<string, readonly ServiceName[]>;
+export type ValkeyLayout = keyof typeof valkeyLayouts;
+
+/** What VALKEY_URL is for the Valkey among `services`; undefined where there is none. */
+export function valkeyUrlOf(services: Partial<Record<ServiceName, RunningService>>): string | undefined {
+  const urls = Object.values(valkeyLayouts).flatMap((names) => names.map((name) => services[name]?.url ?? ''));
+  return [...new Set(urls.filter(Boolean))].join(',') || undefined;
+}
 
 export type StartOptions = {
   names: readonly ServiceName[];
@@ -73,16 +92,29 @@ export async function startServices(options: StartOptions): Promise<ServiceSet> 
     rmSync(dataDir, { recursive: true, force: true, maxRetries: 10, retryDelay: 100 });
     cleaner.callOff();
   };
-  const outcomes = await Promise.allSettled(
-    [...new Set(options.names)].map(async (name) => {
-      runners.set(name, await run(recipes[name], join(dataDir, name), context));
-    }),
-  );
+  const names = [...new Set(options.names)];
+  const starting = new Map<ServiceName, Promise<void>>();
+  const startRunner = async (name: ServiceName): Promise<void> => {
+    const { after } = recipes[name];
+    if (after !== undefined) await starting.get(after);
+    runners.set(name, await run(recipes[name], join(dataDir, name), context));
+  };
+  const place = (name: ServiceName): number => (recipes[name].after === undefined ? 0 : 1);
+  for (const name of names.toSorted((a, b) => place(a) - place(b))) starting.set(name, startRunner(name));
+  const outcomes = await Promise.allSettled(starting.values());
   const failures = outcomes.filter((outcome) => outcome.status === 'rejected').map(({ reason }) => asError(reason));
   const [first] = failures;
   if (first !== undefined) {
     await stop();
-    throw new ServiceError(first.code, failures.map(({ message }) => message).join('\n'));
+    // What waited for another fails as that one did.
+    throw new ServiceError(first.code, [...new Set(failures.map(({ message }) => message))].join('\n'));
+  }
+  const nodes = clusterNames.flatMap((name) => runners.get(name)?.service ?? []).filter(({ pid }) => pid !== null);
+  try {
+    if (nodes.length === clusterNames.length) await joinCluster(nodes);
+  } catch (error) {
+    await stop();
+    throw asError(error);
   }
   if (options.keepAfterExit) {
     for (const runner of runners.values()) runner.release();

