@@ -19,7 +19,7 @@ import {
 import { decodeLines, type Line } from '../lua/outbox.ts';
 import { reserveResults } from '../lua/results.ts';
 import { type Batcher, createBatcher } from './batcher.ts';
-import { durabilityCode, durabilityOf } from './durability.ts';
+import { durabilityOf } from './durability.ts';
 import type { SaleDirectory } from './sales.ts';
 import type { Shards } from './shards.ts';
 
@@ -69,8 +69,8 @@ export type Reservations = {
 };
 
 type ReserveItem = { saleId: string; no: number; buyer: string; key: string; lines: readonly Wanted[] };
-/** `text`: how the bodies of all that share its grant end; null where none was given. */
-type Decision = { status: number; seq: number; text: string | null; line: number; replicated: boolean };
+/** `text`: how the bodies of all that share its grant end, null where none was given; `secured`: what to wait for first. */
+type Decision = { status: number; seq: number; text: string | null; line: number; secured: Promise<void> | null };
 type Reference = { sale: number; buyer: string; key: string; seq: number; seconds: number };
 type Settled = { status: number; state: number; expiresAt: number; durability: number; lines: Buffer };
 
@@ -84,7 +84,6 @@ function stateOf(code: number): ReservationState {
   return state;
 }
 
-const replicated = durabilityCode('replicated');
 const gone = new RefusalError(refusal('not-found', 'There is no such reservation.'));
 
 function refusalOf(error: unknown): Refusal {
@@ -140,7 +139,7 @@ export function createReservations(
     createBatcher<ReserveItem, Decision>({
       ...batching,
       weight: (request) => Math.max(limits.batchLines / limits.batchRequests, request.lines.length),
-      send: async (requests) => decisionsOf(await shards.call(shard, reserveCommand, packRequests(requests))),
+      send: async (requests) => decisionsOf(shard, await shards.call(shard, reserveCommand, packRequests(requests))),
     }),
   );
 
@@ -168,10 +167,14 @@ export function createReservations(
         return;
       }
       batcher.submit({ ...ref, seconds }, (result, refused) => {
+        if (!result) {
+          reject(new RefusalError(refused ?? refusal('unavailable', 'What happened is not known.')));
+          return;
+        }
         // A read too: what a buyer is told must not be lost, whoever wrote it.
-        if (result?.durability === replicated) shards.replicate(ref.shard).then(() => resolve(result), reject);
-        else if (result) resolve(result);
-        else reject(new RefusalError(refused ?? refusal('unavailable', 'What happened is not known.')));
+        const secured = result.durability === 0 ? null : shards.secure(ref.shard, durabilityOf(result.durability));
+        if (secured) secured.then(() => resolve(result), reject);
+        else resolve(result);
       });
     });
 
@@ -252,7 +255,8 @@ export function createReservations(
     }
     return text;
   };
-  const decisionsOf = (answer: ReserveAnswer): Decision[] => {
+  const decisionsOf = (shard: number, answer: ReserveAnswer): Decision[] => {
+    const secured = answer.grants.map(({ durability }) => shards.secure(shard, durabilityOf(durability)));
     const texts = answer.grants.map(
       ({ lines, expiresAt, durability }) =>
         `","state":"held","lines":${linesJson(lines)},"expiresAt":"${timestamp(expiresAt)}","durability":"${durabilityOf(durability)}"}`,
@@ -262,7 +266,7 @@ export function createReservations(
       seq,
       text: texts[grant] ?? null,
       line,
-      replicated: answer.grants[grant]?.durability === replicated,
+      secured: secured[grant] ?? null,
     }));
   };
 
@@ -305,9 +309,9 @@ export function createReservations(
       // The body of the first answer and of every replay: the same text.
       const body = `{"id":"${reservationId}","saleId":"${item.saleId}","buyerId":"${buyer}${result.text}`;
       const outcome = { body, reservationId, replayed: result.status === statusCodes.replay };
-      if (!result.replicated) done(outcome);
+      if (!result.secured) done(outcome);
       else
-        shards.replicate(shard).then(
+        result.secured.then(
           () => done(outcome),
           (error: unknown) => done({ refused: refusalOf(error) }),
         );

@@ -157,11 +157,7 @@ function checkStock(stock: { sku: string; warehouse: string }[]): void {
   });
 }
 
-export function createSaleDirectory(
-  shards: Shards,
-  /** Why a shard can't give a durability now, or null. */
-  whyNot: (shard: number, durability: Durability) => Promise<string | null>,
-): SaleDirectory {
+export function createSaleDirectory(shards: Shards): SaleDirectory {
   const numbers = new Map<string, { shard: number; no: number }>();
   const names = new Map<string, string>();
   /** Reads that wait for the next call; one call a sale is under way at a time. */
@@ -203,7 +199,7 @@ export function createSaleDirectory(
   /** The sale after it was changed, once the change is as durable as the sale says. */
   const secured = async (saleId: string): Promise<Sale> => {
     const { sale } = await mustRead(saleId);
-    if (sale.durability === 'replicated') await shards.replicate(shards.shardOf(saleId));
+    await shards.secure(shards.shardOf(saleId), sale.durability);
     return sale;
   };
 
@@ -235,7 +231,7 @@ export function createSaleDirectory(
     async put(saleId, body) {
       const durability = body.durability ?? 'fsync';
       const shard = shards.shardOf(saleId);
-      const missing = await whyNot(shard, durability);
+      const missing = await shards.offers(shard, durability);
       if (missing)
         throw new RefusalError(
           refusal('invalid-request', missing, { errors: [{ path: '/durability', message: missing }] }),
@@ -260,10 +256,9 @@ export function createSaleDirectory(
         waitingRoom: null,
       };
       // A replica may be there and not write to its disk, or not in time: then the sale could promise nothing.
-      if (durability === 'replicated')
-        await shards.replicate(shard).catch(() => {
-          throw new RefusalError(noReplica);
-        });
+      await shards.secure(shard, durability)?.catch(() => {
+        throw new RefusalError(noReplica);
+      });
       const answer = await shards.call(shard, putSaleCommand, {
         id: saleId,
         digest: body.stock ? stockDigest(body.stock) : '',
@@ -316,7 +311,7 @@ export function createSaleDirectory(
         case statusCodes.ok:
         case statusCodes.replay: {
           const { onHand, reserved, sold } = answer;
-          if (sale.durability === 'replicated') await shards.replicate(shards.shardOf(saleId));
+          await shards.secure(shards.shardOf(saleId), sale.durability);
           return { sku, warehouse, onHand, reserved, available: onHand - reserved, sold };
         }
         case statusCodes.unknownSku:

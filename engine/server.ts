@@ -5,10 +5,8 @@ import { join } from 'node:path';
 import { type Clock, within } from '../kernel/clock.ts';
 import type { Config } from '../kernel/config.ts';
 import { SetupError } from '../kernel/errors.ts';
-import { shardKey } from '../kernel/ids.ts';
 import { limits } from '../kernel/limits.ts';
 import type { Logger } from '../kernel/logger.ts';
-import { whyNot } from './durability.ts';
 import { createHttp } from './http.ts';
 import { serveLive } from './live.ts';
 import { probeRoutes } from './probes.ts';
@@ -89,10 +87,7 @@ export async function startEngine(parts: {
 
   const app = uws.App();
   const sessions = createSessions({ secret: config.sessionSecret, adminToken: config.adminToken });
-  const sales = createSaleDirectory(shards, async (shard, durability) => {
-    const [settings] = await within(parts.valkey.settings(shardKey(shard)), limits.callMs, 'Valkey did not answer');
-    return settings ? whyNot(durability, settings) : null;
-  });
+  const sales = createSaleDirectory(shards);
   const reservations = createReservations(shards, sales, parts.archive, clock, logger);
   const rates = config.rateLimits;
   const addressLimit = rates && createRateLimiter(rates.address);

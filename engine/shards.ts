@@ -14,6 +14,7 @@ import {
   type ShardStatusAnswer,
   shardStatusCommand,
 } from '../lua/bindings.ts';
+import { type Durability, whyNot } from './durability.ts';
 import { type EpochAuthority, enterEpoch, observeEpoch } from './epochs.ts';
 import { type Valkey, wasElsewhere } from './valkey.ts';
 
@@ -25,11 +26,13 @@ export type Shards = {
    * `unavailable` when what happened isn't known.
    */
   call<Args, Answer>(shard: number, command: ShardCommand<Args, Answer>, args: Args): Promise<Answer>;
+  /** Why a shard's server can't give a durability, as it is set now; null when it can. */
+  offers(shard: number, durability: Durability): Promise<string | null>;
   /**
-   * Resolves once all that the shard has answered here so far is on its Valkey's disk and a replica's. Rejects with the
-   * RefusalError `unavailable` when that isn't known in time.
+   * What an answer that promises a durability has to wait for: nothing (null), or until all that the shard has answered here
+   * so far is as safe as that. Rejects with the RefusalError `unavailable` when that isn't so, or not known in time.
    */
-  replicate(shard: number): Promise<void>;
+  secure(shard: number, durability: Durability): Promise<void> | null;
   /** Whether anything can be sold: Valkey is there and some shard is open. */
   sellable(): boolean;
   /** Shards that are fenced now, with why; `lost`: only a rebuild helps. */
@@ -50,6 +53,8 @@ type ShardState = {
   /** The connection on which it was opened, and the run behind it. */
   link: number;
   runId: string;
+  /** Why its server, as it was set when last looked at, can't give `fsync`; null when it can. */
+  unsynced: string | null;
   reason: string;
   lost: boolean;
   status: ShardStatusAnswer | null;
@@ -84,6 +89,7 @@ export async function openShards(options: {
       open: false,
       link: 0,
       runId: '',
+      unsynced: null,
       reason: 'not opened yet',
       lost: false,
       status: null,
@@ -148,6 +154,24 @@ export async function openShards(options: {
     state.status = status;
   };
 
+  /** Looks at how the server of some shards is set; fences them, and answers false, when it would throw stock away. */
+  const lookAtSettings = async (shards: number[]): Promise<boolean> => {
+    const [settings = new Map<string, string>()] = await settingsOf(shards[0] ?? 0);
+    const unsynced = whyNot('fsync', settings);
+    const policy = settings.get('maxmemory-policy');
+    for (const shard of shards) {
+      const state = stateOf(shard);
+      if (unsynced !== null && state.unsynced !== unsynced)
+        logger.warn({ shard, unsynced }, 'only memory can be promised');
+      state.unsynced = unsynced;
+      if (policy !== 'noeviction')
+        fence(shard, `Valkey would throw stock away: set maxmemory-policy (${policy}) to noeviction`);
+    }
+    return policy === 'noeviction';
+  };
+  const settingsOf = (shard: number) =>
+    within(valkey.settings(shardKey(shard)), limits.callMs, 'Valkey did not answer in time');
+
   const lookAt = async (shard: number): Promise<void> => {
     try {
       await readStatus(shard);
@@ -176,6 +200,7 @@ export async function openShards(options: {
     if (state.epoch <= found.closedEpoch) state.seen = 0;
     state.epoch = found.epoch;
     await readStatus(shard);
+    if (!(await lookAtSettings([shard]))) return;
     // Should the connection have changed meanwhile, it isn't open on the new one.
     Object.assign(state, { link, runId, open: true });
     if (isOpen(shard)) logger.info({ shard, epoch: found.epoch, seq: state.seen }, 'shard open');
@@ -194,6 +219,17 @@ export async function openShards(options: {
 
   /** Answers of one turn of the event loop wait together. */
   const replicating = new Map<number, Promise<void>>();
+  const replicate = (shard: number): Promise<void> => {
+    const shared = replicating.get(shard);
+    if (shared) return shared;
+    const { epoch, link } = stateOf(shard);
+    const turn = new Promise<void>((resolve) => setImmediate(resolve)).then(() => {
+      replicating.delete(shard);
+      return replicateNow(shard, epoch, link);
+    });
+    replicating.set(shard, turn);
+    return turn;
+  };
   const replicateNow = async (shard: number, epoch: number, link: number): Promise<void> => {
     const state = stateOf(shard);
     try {
@@ -205,7 +241,7 @@ export async function openShards(options: {
       await within(waiting, limits.callMs, 'Valkey did not answer in time');
     } catch (error) {
       logger.warn({ shard, error: String(error) }, 'what was answered could not be replicated');
-      throw new RefusalError(unsafe);
+      throw new RefusalError(unsafe('No replica has it on its disk yet.'));
     }
   };
 
@@ -253,6 +289,9 @@ export async function openShards(options: {
       try {
         if (closed().length > 0) await openAll();
         for (const shard of states.keys()) if (isOpen(shard)) await lookAt(shard);
+        const open = [...states.keys()].filter(isOpen);
+        for (const together of Map.groupBy(open, (shard) => stateOf(shard).link).values())
+          await lookAtSettings(together);
         await report();
         complaint = '';
       } catch (error) {
@@ -299,16 +338,20 @@ export async function openShards(options: {
         throw refused(shard, error);
       }
     },
-    replicate(shard) {
-      const shared = replicating.get(shard);
-      if (shared) return shared;
-      const { epoch, link } = stateOf(shard);
-      const turn = new Promise<void>((resolve) => setImmediate(resolve)).then(() => {
-        replicating.delete(shard);
-        return replicateNow(shard, epoch, link);
+    async offers(shard, durability) {
+      const [settings] = await settingsOf(shard).catch(() => {
+        throw new RefusalError(away);
       });
-      replicating.set(shard, turn);
-      return turn;
+      return settings ? whyNot(durability, settings) : null;
+    },
+    secure(shard, durability) {
+      const { unsynced } = stateOf(shard);
+      if (durability === 'memory') return null;
+      if (unsynced === null && durability === 'fsync') return null;
+      const secured = unsynced === null ? replicate(shard) : Promise.reject(new RefusalError(unsafe(unsynced)));
+      // Nobody may be waiting for it any more.
+      secured.catch(() => undefined);
+      return secured;
     },
     sellable: () => states.some((_, shard) => isOpen(shard)),
     fenced: () =>
@@ -350,7 +393,5 @@ const unknown = refusal(
   'unavailable',
   'What happened is not known. Ask again with the same key: it is safe, and tells.',
 );
-const unsafe = refusal(
-  'unavailable',
-  'It is done, but no replica has it yet. Ask again with the same key: it is safe, and tells.',
-);
+const unsafe = (why: string) =>
+  refusal('unavailable', `It is done, but not yet as safe as the sale promises. ${why} Ask again with the same key.`);
