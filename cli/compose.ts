@@ -6,7 +6,7 @@ import { createBuilder } from '../engine/builder.ts';
 import { createOutbox, type Outbox } from '../engine/outbox.ts';
 import { type Dependency, type Engine, startEngine } from '../engine/server.ts';
 import { openShards, type Shards } from '../engine/shards.ts';
-import { createEngineStats, createRate } from '../engine/stats.ts';
+import { createEngineStats, createRate, type EngineStats } from '../engine/stats.ts';
 import { startSweeper } from '../engine/sweeper.ts';
 import { connectValkey, type Valkey } from '../engine/valkey.ts';
 import { systemClock } from '../kernel/clock.ts';
@@ -40,7 +40,11 @@ export type Stores = {
 };
 
 /** Connects to Valkey and Postgres, and opens the shards (or only looks at them). */
-export async function openStores(config: Config, logger: Logger, options: { observe?: boolean } = {}): Promise<Stores> {
+export async function openStores(
+  config: Config,
+  logger: Logger,
+  options: { observe?: boolean; replicaWaited?: EngineStats['replicaWaited'] } = {},
+): Promise<Stores> {
   const pool = createPool(config.databaseUrl, logger);
   let complaint = '';
   const valkey = connectValkey(config.valkeyUrls, (error) => {
@@ -234,10 +238,10 @@ export async function startProcess(
   } = {},
 ): Promise<RunningProcess> {
   const logger = createLogger({ level: config.logLevel, name: 'stampede' });
-  const stores = await openStores(config, logger);
-  const { shards, pool, outbox } = stores;
   const registry = new Registry();
   const stats = createEngineStats(registry);
+  const stores = await openStores(config, logger, { replicaWaited: stats.replicaWaited });
+  const { shards, pool, outbox } = stores;
   const ledgerStats = createLedgerStats(registry);
   const has = (role: Role): boolean => wanted.includes(role);
   const stops: (() => Promise<void>)[] = [() => stores.close()];

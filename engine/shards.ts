@@ -16,7 +16,8 @@ import {
 } from '../lua/bindings.ts';
 import { type Durability, whyNot } from './durability.ts';
 import { type EpochAuthority, enterEpoch, observeEpoch } from './epochs.ts';
-import { type Valkey, wasElsewhere } from './valkey.ts';
+import { away, fenced, isFenced, isRefused, refusalOfCall, unsafe } from './refusals.ts';
+import type { Valkey } from './valkey.ts';
 
 export type Shards = {
   readonly count: number;
@@ -76,6 +77,7 @@ export async function openShards(options: {
   observe?: boolean;
   /** Whether what else carries a shard's events (Kafka) has given the ledger all of it; rejects when it can't be asked. */
   drained?(shard: number): Promise<boolean>;
+  replicaWaited?(seconds: number, inVain: boolean): void;
   clock: Clock;
   logger: Logger;
 }): Promise<Shards> {
@@ -176,9 +178,8 @@ export async function openShards(options: {
     try {
       await readStatus(shard);
     } catch (error) {
-      const text = error instanceof Error ? error.message : String(error);
-      if (!text.startsWith('FENCED')) throw error;
-      fence(shard, text);
+      if (!isFenced(error)) throw error;
+      fence(shard, (error as Error).message);
     }
   };
 
@@ -232,6 +233,8 @@ export async function openShards(options: {
   };
   const replicateNow = async (shard: number, epoch: number, link: number): Promise<void> => {
     const state = stateOf(shard);
+    const sinceMs = clock.monotonicMs();
+    const waited = (inVain: boolean) => options.replicaWaited?.((clock.monotonicMs() - sinceMs) / 1000, inVain);
     try {
       // On another connection it could be said of a history that hasn't got what was answered.
       if (!isOpen(shard) || state.epoch !== epoch || state.link !== link) throw new Error('the connection has changed');
@@ -239,7 +242,9 @@ export async function openShards(options: {
       const argument = replicateCommand.encode({ epoch, seen: state.seen, deadlineMs }, {});
       const waiting = valkey.replicate(replicateCommand.name, shardKey(shard), argument);
       await within(waiting, limits.callMs, 'Valkey did not answer in time');
+      waited(false);
     } catch (error) {
+      waited(true);
       logger.warn({ shard, error: String(error) }, 'what was answered could not be replicated');
       throw new RefusalError(unsafe('No replica has it on its disk yet.'));
     }
@@ -327,15 +332,16 @@ export async function openShards(options: {
     async call(shard, command, args) {
       const state = stateOf(shard);
       if (valkey.linkOf(shardKey(shard)) === 0) throw new RefusalError(away);
-      if (!isOpen(shard))
-        throw new RefusalError(refusal('shard-fenced', 'This part of the stock is fenced. Try again later.'));
+      if (!isOpen(shard)) throw new RefusalError(fenced);
       try {
         const sentMs = clock.monotonicMs();
         const answer = await send(shard, command, args, sentMs + state.offsetMs + limits.callMs);
         learn(state, answer, sentMs);
         return answer;
       } catch (error) {
-        throw refused(shard, error);
+        if (isFenced(error)) fence(shard, (error as Error).message);
+        else if (!isRefused(error)) logger.warn({ shard, error: String(error) }, 'a call to Valkey failed');
+        throw refusalOfCall(error);
       }
     },
     async offers(shard, durability) {
@@ -373,25 +379,4 @@ export async function openShards(options: {
       await valkey.close();
     },
   };
-
-  function refused(shard: number, error: unknown): RefusalError {
-    const text = error instanceof Error ? error.message : String(error);
-    if (text.startsWith('FENCED')) {
-      fence(shard, text);
-      return new RefusalError(refusal('shard-fenced', 'This part of the stock is fenced. Try again later.'));
-    }
-    if (text.startsWith('LATE') || text.startsWith('OOM'))
-      return new RefusalError(refusal('overloaded', 'Too much is going on. Nothing was taken; try again shortly.'));
-    if (wasElsewhere(error)) return new RefusalError(away);
-    logger.warn({ shard, error: text }, 'a call to Valkey failed');
-    return new RefusalError(unknown);
-  }
 }
-
-const away = refusal('unavailable', 'The stock cannot be reached. Try again with the same key.');
-const unknown = refusal(
-  'unavailable',
-  'What happened is not known. Ask again with the same key: it is safe, and tells.',
-);
-const unsafe = (why: string) =>
-  refusal('unavailable', `It is done, but not yet as safe as the sale promises. ${why} Ask again with the same key.`);

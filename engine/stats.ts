@@ -9,6 +9,8 @@ export type EngineStats = HttpStats & {
   /** Answers to purchase calls so far. */
   readonly purchases: number;
   swept(expired: number, forgotten: number): void;
+  /** Told how long answers under `replicated` waited for a replica, and whether in vain. */
+  replicaWaited(seconds: number, inVain: boolean): void;
   /** Registers the gauges that read live state. */
   observe(parts: { shards: Shards; reservations?: Reservations; sockets?: () => number }): void;
 };
@@ -38,6 +40,12 @@ export function createEngineStats(registry: Registry): EngineStats {
     labelNames: ['outcome'],
     registers,
   });
+  const replicaTimes = createTimes(registry, {
+    name: 'stampede_replica_wait_seconds',
+    help: 'How long answers of a shard under `replicated` waited together for a replica’s disk',
+    labelName: 'outcome',
+  });
+  const [replicaHas, replicaHasNot] = [replicaTimes('replicated'), replicaTimes('in-vain')];
   let purchases = 0;
   // Looking a label set up costs more than counting: it is done when somebody asks.
   const uncounted = new Map<string, Map<number, number>>();
@@ -57,6 +65,7 @@ export function createEngineStats(registry: Registry): EngineStats {
     get purchases() {
       return purchases;
     },
+    replicaWaited: (seconds, inVain) => (inVain ? replicaHasNot : replicaHas)(seconds),
     swept(expired, forgotten) {
       if (expired > 0) sweptTotal.inc({ outcome: 'expired' }, expired);
       if (forgotten > 0) sweptTotal.inc({ outcome: 'forgotten' }, forgotten);
