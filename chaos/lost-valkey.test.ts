@@ -2,22 +2,19 @@
  * Valkey loses what it had, in the middle of a sale: it is fenced, rebuilt from the ledger, and the sale goes on. What
  * clients saw lost is in the rebuild's report, and little more is.
  */
-import { cpSync, mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { Redis } from 'iovalkey';
 import { afterEach, expect, it } from 'vitest';
 import type { Testbed } from '../cli/testbed.ts';
 import { runCommand } from '../cli/testbed-command.ts';
-import { background, expectOnlyReportedLosses, type Selling, startBuyers, startSelling } from './selling.ts';
+import { background, copyFiles, expectOnlyReportedLosses, type Selling, startBuyers, startSelling } from './selling.ts';
 
 let selling: Selling | undefined;
 afterEach(async () => {
   await selling?.stop();
   selling = undefined;
 });
-
-const valkeyFolder = (on: Testbed): string => on.services.services.valkey?.dataDir ?? '';
 
 type Loss = (on: Testbed, more: (count: number) => Promise<void>) => Promise<void>;
 const losses: [string, Loss][] = [
@@ -26,7 +23,7 @@ const losses: [string, Loss][] = [
     async (on) => {
       await on.serve(background);
       await on.services.kill('valkey', 'SIGKILL');
-      rmSync(join(valkeyFolder(on), 'appendonlydir'), { recursive: true });
+      rmSync(join(on.services.services.valkey?.dataDir ?? '', 'appendonlydir'), { recursive: true });
       await on.services.startOne('valkey');
     },
   ],
@@ -43,14 +40,11 @@ const losses: [string, Loss][] = [
     'an old copy is put back, ahead of the ledger and behind what was sold',
     async (on, more) => {
       await on.services.kill('valkey', 'SIGKILL');
-      const copy = mkdtempSync(join(tmpdir(), 'stampede-old-copy-'));
-      cpSync(valkeyFolder(on), copy, { recursive: true });
+      const putBack = copyFiles(on);
       await on.services.startOne('valkey');
       await more(100);
       await on.services.kill('valkey', 'SIGKILL');
-      rmSync(join(valkeyFolder(on), 'appendonlydir'), { recursive: true });
-      cpSync(join(copy, 'appendonlydir'), join(valkeyFolder(on), 'appendonlydir'), { recursive: true });
-      rmSync(copy, { recursive: true });
+      putBack();
       await on.services.startOne('valkey');
       await on.serve(background);
     },

@@ -1,4 +1,7 @@
 /** For fault tests: one sale on one shard, buyers who come without end, and what they may have lost. */
+import { cpSync, mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { Pool } from 'pg';
 import { expect } from 'vitest';
 import { startTestbed, type Testbed, type TestbedOptions } from '../cli/testbed.ts';
@@ -22,7 +25,9 @@ export function startBuyers(on: Testbed) {
   let over = false;
   const buy = async (): Promise<void> => {
     while (!over) {
-      const { token } = await on.session();
+      const session = await on.session().catch(() => null);
+      if (session === null) continue;
+      const { token } = session;
       const key = 'once';
       const answer = await on.reserve(token, key, wanted).catch(() => null);
       const code = answer?.status === 201 ? '201' : String(answer?.body.code);
@@ -46,6 +51,18 @@ export function startBuyers(on: Testbed) {
       over = true;
       await all;
     },
+  };
+}
+
+/** Copies Valkey's files, which it must not write just then; what it answers puts the copy in the place of what is there. */
+export function copyFiles(on: Testbed): () => void {
+  const files = join(on.services.services.valkey?.dataDir ?? '', 'appendonlydir');
+  const copy = mkdtempSync(join(tmpdir(), 'stampede-old-copy-'));
+  cpSync(files, copy, { recursive: true });
+  return () => {
+    rmSync(files, { recursive: true });
+    cpSync(copy, files, { recursive: true });
+    rmSync(copy, { recursive: true });
   };
 }
 

@@ -160,9 +160,9 @@ export async function startTestbed(options: TestbedOptions = {}) {
       ask<Reservation>('POST', '/v1/reservations', { token, key, body }),
     /** Starts one more engine process on the same stores. */
     serve,
-    /** Stops the first engine process, answers how it ended, and starts it again on another port. */
-    async restartServe(): Promise<number | NodeJS.Signals | null> {
-      const code = first ? await first.stop() : null;
+    /** Ends the first engine process, answers how it ended, and starts it again on another port. */
+    async restartServe(signal?: NodeJS.Signals): Promise<number | NodeJS.Signals | null> {
+      const code = first ? await first.stop(signal) : null;
       first = await serveFirst();
       return code;
     },
