@@ -8,7 +8,15 @@ import { Redis } from 'iovalkey';
 import { afterEach, expect, it } from 'vitest';
 import type { Testbed } from '../cli/testbed.ts';
 import { runCommand } from '../cli/testbed-command.ts';
-import { background, copyFiles, expectOnlyReportedLosses, type Selling, startBuyers, startSelling } from './selling.ts';
+import {
+  background,
+  copyFiles,
+  expectFenced,
+  expectOnlyReportedLosses,
+  type Selling,
+  startBuyers,
+  startSelling,
+} from './selling.ts';
 
 let selling: Selling | undefined;
 afterEach(async () => {
@@ -21,7 +29,6 @@ const losses: [string, Loss][] = [
   [
     'its files are gone',
     async (on) => {
-      await on.serve(background);
       await on.services.kill('valkey', 'SIGKILL');
       rmSync(join(on.services.services.valkey?.dataDir ?? '', 'appendonlydir'), { recursive: true });
       await on.services.startOne('valkey');
@@ -30,7 +37,6 @@ const losses: [string, Loss][] = [
   [
     'FLUSHALL',
     async (on) => {
-      await on.serve(background);
       const redis = new Redis(on.services.services.valkey?.url ?? '');
       await redis.flushall();
       redis.disconnect();
@@ -46,7 +52,6 @@ const losses: [string, Loss][] = [
       await on.services.kill('valkey', 'SIGKILL');
       putBack();
       await on.services.startOne('valkey');
-      await on.serve(background);
     },
   ],
 ];
@@ -63,6 +68,8 @@ it.each(losses)(
     // From here on the ledger stands still: what is sold now is known to Valkey, and to the engine that sold it.
     await buyers.more(100);
     await lose(on, buyers.more);
+    await expectFenced(on, Date.now());
+    await on.serve(background);
     const report = await selling.rebuilt();
     await buyers.more(100);
     await buyers.stop();

@@ -2,7 +2,14 @@
 import { Redis } from 'iovalkey';
 import { afterEach, expect, it } from 'vitest';
 import { runCommand } from '../cli/testbed-command.ts';
-import { background, expectOnlyReportedLosses, type Selling, startBuyers, startSelling } from './selling.ts';
+import {
+  background,
+  expectFenced,
+  expectOnlyReportedLosses,
+  type Selling,
+  startBuyers,
+  startSelling,
+} from './selling.ts';
 
 let selling: Selling | undefined;
 let replica: Redis | undefined;
@@ -32,10 +39,7 @@ it('one that lagged: fenced within a second, rebuilt, and the report covers what
   const before = buyers.refused.get('201') ?? 0;
   await on.services.kill('valkey', 'SIGKILL');
   const killedMs = Date.now();
-  const fenced = async (): Promise<boolean> =>
-    (await on.request<{ fenced: unknown[] }>('GET', '/readyz')).body.fenced.length > 0;
-  await expect.poll(fenced, { timeout: 5_000, interval: 10 }).toBe(true);
-  expect(Date.now() - killedMs).toBeLessThan(1_000);
+  await expectFenced(on, killedMs);
   expect((buyers.refused.get('201') ?? 0) - before).toBeLessThan(50);
   const report = await rebuilt();
   await buyers.more(100);

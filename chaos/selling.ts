@@ -102,6 +102,14 @@ export async function startSelling(options: Pick<TestbedOptions, 'valkey'> & { d
   };
 }
 
+/** Something went wrong just now: within a second of it nothing is sold any more, and /readyz says so. */
+export async function expectFenced(on: Testbed, sinceMs: number): Promise<void> {
+  const fenced = async (): Promise<number> =>
+    (await on.request<{ fenced: unknown[] }>('GET', '/readyz')).body.fenced.length;
+  await expect.poll(fenced, { timeout: 5_000, interval: 10 }).toBe(1);
+  expect(Date.now() - sinceMs).toBeLessThan(1_000);
+}
+
 /**
  * Looks for every reservation that a buyer was told of. Those that are gone must be in the report, which covers little more;
  * what is there is answered again; counters and ledger agree. Answers how many are gone.
