@@ -1,4 +1,5 @@
 import { afterAll, beforeAll, expect, test } from 'vitest';
+import { rebuildableSale } from '../ledger/testing.ts';
 import { commitCommand, readReservationsCommand, releaseCommand } from '../lua/bindings.ts';
 import {
   counters,
@@ -21,10 +22,6 @@ afterAll(async () => {
   await server.stop();
 });
 
-const settings = {
-  ...{ id: 'sale', title: 'A sale', opensAt: null, closesAt: null, perBuyer: null, holdSeconds: 3_600 },
-  ...{ extendSeconds: 300, extensions: 2, durability: 'fsync', waitingRoom: null },
-};
 const expiresAt = Date.now() + 3_600_000;
 const keyOf = (seq: number): string => `k${seq}`;
 /** A hold of one shoe by Ann, as a rebuild gives it. */
@@ -43,7 +40,14 @@ test('a buyer with more reservations than 16 bits count is built whole: each is 
   await builder.begin();
   await builder.clear();
   const stock = [{ sku: 'shoe', warehouse: 'east', onHand: 70_000, reserved: held, sold: 0 }];
-  await builder.sale({ no: 1, id: 'sale', settings: JSON.stringify(settings), stockDigest: '', state: 'open', stock });
+  await builder.sale({
+    no: 1,
+    id: 'sale',
+    settings: rebuildableSale().settings,
+    stockDigest: '',
+    state: 'open',
+    stock,
+  });
   for (let first = 1; first <= held; first += 1_000) {
     const count = Math.min(1_000, held - first + 1);
     await builder.book(

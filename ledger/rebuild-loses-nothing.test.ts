@@ -15,6 +15,7 @@ import {
   openTestEngine,
   type Rebuild,
   type RebuildStep,
+  rebuildableSale,
   rebuildsOn,
   redisOf,
   startTestServices,
@@ -45,19 +46,13 @@ afterAll(async () => {
 beforeEach(async () => {
   await emptyStores(services, pool);
   await reopen();
-  await makeSale(shard, sale);
+  await makeSale(shard, rebuildableSale());
   await reserve(shard, [{ buyer: 'ann' }]);
 });
 afterEach(async () => {
   await engine.close();
   expect(await wrongsOf(pool)).toEqual([]);
 });
-
-const settings = {
-  ...{ id: 'sale', title: 'A sale', opensAt: null, closesAt: null, perBuyer: 10, holdSeconds: 600 },
-  ...{ extendSeconds: 300, extensions: 2, durability: 'fsync', waitingRoom: null },
-};
-const sale = { settings: JSON.stringify(settings), perBuyer: 10, holdMs: 600_000 };
 
 /** Another engine: the one before has said what it has seen, so that no rebuild waits for it. */
 async function reopen(): Promise<void> {

@@ -10,6 +10,7 @@ import {
   createLedger,
   level,
   openTestEngine,
+  rebuildableSale,
   rebuildsOn,
   redisOf,
   startTestServices,
@@ -33,14 +34,7 @@ afterAll(async () => {
   await stopTestServices(services, pool);
 });
 
-const settings = {
-  ...{ title: 'A sale', opensAt: null, closesAt: null, perBuyer: null, holdSeconds: 3_600, extendSeconds: 300 },
-  ...{ extensions: 2, durability: 'fsync', waitingRoom: null },
-};
-const saleOf = (id: string) => ({
-  ...{ id, settings: JSON.stringify({ ...settings, id }), holdMs: 3_600_000 },
-  stock: { shoe: { east: 100_000 } },
-});
+const saleOf = (id: string) => ({ ...rebuildableSale(id), stock: { shoe: { east: 100_000 } } });
 
 /** Reserves in calls of 500; answers the sequence of each. */
 async function reserveAll(wishes: Wish[]): Promise<number[]> {

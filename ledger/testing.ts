@@ -245,6 +245,15 @@ export async function backUp(pool: Pool, schema = 'backup'): Promise<() => Promi
   };
 }
 
+/** A sale for makeSale, its settings as an engine writes them: a rebuild reads those. */
+export function rebuildableSale(id = 'sale') {
+  const settings = {
+    ...{ id, title: 'A sale', opensAt: null, closesAt: null, perBuyer: null, holdSeconds: 3_600, extendSeconds: 300 },
+    ...{ extensions: 1, durability: 'fsync', waitingRoom: null },
+  };
+  return { id, settings: JSON.stringify(settings), holdMs: settings.holdSeconds * 1_000 };
+}
+
 /** Gives the ledger all that shard 0's outbox has; answers how far it is then. */
 export async function level(engine: TestEngine, pool: Pool): Promise<number> {
   for (;;) {
