@@ -18,6 +18,8 @@ afterAll(async () => {
   await bed.stop();
 });
 
+const drop = { title: 'Drop', stock: ['shoe', 'hat'].map((sku) => ({ sku, warehouse: 'east', quantity: 100 })) };
+
 async function run(args: string[], input?: string) {
   const command = runCommand(args, bed.env, input);
   return { code: await command.ended, out: command.stdout(), err: command.stderr() };
@@ -39,8 +41,7 @@ const buy = async (sku: string) => {
 };
 
 it('shows what would make one side agree with the other, changes nothing by itself, and does it once', async () => {
-  const stock = ['shoe', 'hat'].map((sku) => ({ sku, warehouse: 'east', quantity: 100 }));
-  await bed.putSale('drop', { title: 'Drop', stock });
+  await bed.putSale('drop', drop);
   await buy('shoe');
   expect((await run(['reconcile'])).code).toBe(0);
   expect(await run(['reconcile', '--repair', 'valkey'])).toMatchObject({ code: 0, out: '' });
@@ -91,4 +92,25 @@ it('refuses a plan that is none, as a whole, and a step that would take more tha
   expect(refused.out).toMatch(/^refused: valkey, drop hat east: available -200, .*below zero/);
   await tamper('hat', 50);
   expect((await run(['reconcile'])).code).toBe(0);
+});
+
+it('refuses a plan of another epoch, whichever side it changes: the shard was rebuilt since', async () => {
+  await bed.putSale('drop', drop);
+  await tamper('hat', 7);
+  const plans = [
+    await run(['reconcile', '--repair', 'valkey']),
+    await run(['reconcile', '--repair', 'ledger']),
+  ] as const;
+  const rebuilt = await run(['rebuild', '--shard', '0']);
+  expect(rebuilt.code, rebuilt.out + rebuilt.err).toBe(0);
+  // Both sides have what the ledger had: what the plans say is no longer so.
+  const refused = await run(['repair'], plans[0].out + plans[1].out);
+  expect(refused.code).toBe(1);
+  expect(refused.out.trim().split('\n')).toEqual(
+    ['valkey', 'ledger'].map((side) =>
+      expect.stringMatching(new RegExp(`^refused: ${side}, drop hat east: .*of another epoch of the shard`)),
+    ),
+  );
+  const found = await run(['reconcile']);
+  expect(found.code, found.out).toBe(0);
 });

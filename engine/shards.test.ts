@@ -281,6 +281,16 @@ describe('the fence', () => {
     await redisOf(services).hset(shardKey(0), 'epoch', '7');
     expect(await sell(engine, 'k')).toBe('shard-fenced');
     await expect.poll(() => engine.shards.fenced()[0]?.reason, soon).toMatch(/epoch 7, the grant at 1/);
+    // Postgres has gone back, and Valkey has lost nothing: no rebuild may clear it.
+    expect(engine.shards.fenced()[0]?.lost).toBe(false);
+  });
+
+  test('a rebuild that has begun and not ended: closed to who comes, and another rebuild is what it needs', async () => {
+    await open();
+    await pool.query("update ledger.shard set rebuilding = 'broken off'");
+    const late = await open();
+    expect(late.shards.fenced()).toEqual([{ shard: 0, reason: 'it is being rebuilt', lost: true }]);
+    expect(await epochs()).toEqual([1]);
   });
 
   test('one fenced shard leaves the others open', async () => {

@@ -202,6 +202,58 @@ describe('a history that cannot be stops its shard, with the reason, and no othe
   });
 });
 
+describe('epochs that were closed', () => {
+  /** Closes the epoch at the watermark and begins the next, as a rebuild does. */
+  const close = () =>
+    pool.query(
+      'update ledger.shard set closed_epoch = epoch, closed_seq = watermark, epoch = epoch + 1 where shard = 0',
+    );
+  const kept = async () =>
+    (
+      await pool.query<{ kept: string }>(
+        `select epoch || ': ' || seq_first || ' to ' || seq_last as kept from ledger.quarantine
+          order by epoch, seq_last, seq_first`,
+      )
+    ).rows.map((row) => row.kept);
+  const oneOf = (epoch: number, seq: number) => batchOf(seq, [reserved(seq)], { epoch, digest: `${epoch}:${seq}` });
+
+  /** Epoch 1 was closed at 4, epoch 2 went on to 6 and was closed there, epoch 3 has come to 7. */
+  async function closeTwo(): Promise<void> {
+    await applyBatches(pool, 0, history(2));
+    await close();
+    await applyBatches(pool, 0, [oneOf(2, 5), oneOf(2, 6)]);
+    await close();
+    await applyBatches(pool, 0, [oneOf(3, 7)]);
+  }
+
+  test('what they still send is kept apart, of the last one and of those before, wherever its sequences are', async () => {
+    await closeTwo();
+    const before = await balanceOf(pool);
+    const late = [
+      ...[oneOf(1, 5), oneOf(1, 6), oneOf(1, 7), oneOf(1, 8), oneOf(2, 7)],
+      batchOf(5, [reserved(5), reserved(6), reserved(7)], { epoch: 1 }),
+    ];
+    for (const batch of late) expect(await applyBatches(pool, 0, [batch])).toMatchObject({ quarantined: 1, events: 0 });
+    expect(await applyBatches(pool, 0, late)).toMatchObject({ quarantined: late.length, watermark: 7 });
+    expect(await kept()).toEqual(['1: 5 to 5', '1: 6 to 6', '1: 5 to 7', '1: 7 to 7', '1: 8 to 8', '2: 7 to 7']);
+    // What is history of them is known, and the shard goes on.
+    expect(await applyBatches(pool, 0, [...history(2), oneOf(2, 5), oneOf(2, 6)])).toMatchObject({
+      ...{ known: 5, quarantined: 0 },
+    });
+    expect(await applyBatches(pool, 0, [oneOf(1, 8), oneOf(3, 8)])).toMatchObject({ watermark: 8, events: 1 });
+    expect(await readWatermark(pool, 0)).toEqual({ watermark: 8, stopped: null });
+    expect(before).toBe('95/5/0');
+    expect(await balanceOf(pool)).toBe('94/6/0');
+  });
+
+  test('another history of the epoch that is not closed is a fork all the same', async () => {
+    await closeTwo();
+    const forked = [oneOf(1, 5), { ...oneOf(3, 7), digest: 'another' }];
+    await expect(applyBatches(pool, 0, forked)).rejects.toBeInstanceOf(ShardStopped);
+    expect((await readWatermark(pool, 0)).stopped).toMatch(/two histories at sequence 7/);
+  });
+});
+
 describe('text that the contract allows and Postgres does not', () => {
   test.each<[string, Happening]>([
     ['a NUL in a sale’s title', { type: 'sale-set', settings: { title: 'A\u0000B' }, stockDigest: '' }],

@@ -50,6 +50,60 @@ describe('epochs', () => {
   });
 });
 
+describe('sightings', () => {
+  /** Shard 0 at epoch 3, of which epoch 1 was closed at 10; the ledger is at 20. */
+  async function shardAt20(): Promise<ReturnType<typeof createAuthority>> {
+    const authority = createAuthority(pool);
+    await authority.grant(0, 0, 'run');
+    await pool.query('update ledger.shard set epoch = 3, closed_epoch = 1, closed_seq = 10, watermark = 20');
+    return authority;
+  }
+  const seenBy = async () =>
+    (await pool.query<{ engine: string }>('select engine from ledger.sighting order by engine')).rows.map(
+      ({ engine }) => engine,
+    );
+
+  test('an old one is dropped only when it proves nothing any more', async () => {
+    const authority = await shardAt20();
+    const at = { shard: 0, open: false };
+    await authority.report('of a closed epoch', 'run', [{ ...at, epoch: 1, seq: 99 }]);
+    await authority.report('known to the ledger', 'run', [{ ...at, epoch: 2, seq: 20 }]);
+    await authority.report('beyond the ledger', 'run', [{ ...at, epoch: 2, seq: 21 }]);
+    await authority.report('of the epoch that is sold from', 'run', [{ ...at, epoch: 3, seq: 22 }]);
+    await authority.report('of a shard that is gone', 'run', [{ ...at, shard: 9, epoch: 1, seq: 1 }]);
+    const all = await seenBy();
+    const young = { ...at, epoch: 1, seq: 1 };
+    await pool.query("update ledger.sighting set at = now() - interval '23 h'");
+    await authority.report('another', 'run', [young]);
+    expect(await seenBy()).toEqual(['another', ...all]);
+
+    await pool.query("update ledger.sighting set at = now() - interval '25 h' where engine <> 'another'");
+    await authority.report('another', 'run', [young]);
+    expect(await seenBy()).toEqual([
+      'another',
+      'beyond the ledger',
+      'of a shard that is gone',
+      'of the epoch that is sold from',
+    ]);
+    expect(await authority.sightings(0, 1, 'run')).toEqual({ seq: 22, awaited: 0 });
+  });
+
+  test('only those of epochs after the closed one count, and only living engines on other runs are waited for', async () => {
+    const authority = await shardAt20();
+    const at = { shard: 0, epoch: 2, seq: 15, open: true };
+    await authority.report('of a closed epoch', 'old run', [{ ...at, epoch: 1, seq: 99, open: false }]);
+    await authority.report('on this run', 'run', [at]);
+    expect(await authority.sightings(0, 1, 'run')).toEqual({ seq: 15, awaited: 0 });
+    await authority.report('on another run', 'old run', [{ ...at, seq: 17 }]);
+    expect(await authority.sightings(0, 1, 'run')).toEqual({ seq: 17, awaited: 1 });
+    await pool.query("update ledger.sighting set at = now() - interval '4 s' where engine = 'on another run'");
+    expect(await authority.sightings(0, 1, 'run')).toEqual({ seq: 17, awaited: 0 });
+    await authority.report('on another run', 'old run', [{ ...at, seq: 18, open: false }]);
+    expect(await authority.sightings(0, 1, 'run')).toEqual({ seq: 18, awaited: 0 });
+    expect(await authority.sightings(0, 2, 'run')).toEqual({ seq: 0, awaited: 0 });
+  });
+});
+
 test('the number of shards is fixed by the first who asks, of ten at once', async () => {
   const outcomes = await Promise.allSettled(Array.from({ length: 10 }, (_, i) => checkShardCount(pool, 1 + (i % 2))));
   const failed = outcomes.filter((outcome) => outcome.status === 'rejected');

@@ -1,14 +1,18 @@
+import { rmSync } from 'node:fs';
+import { join } from 'node:path';
 import { Kafka, logLevel } from 'kafkajs';
 import type { Pool } from 'pg';
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest';
+import { rebuild } from '../cli/compose.ts';
 import { systemClock } from '../kernel/clock.ts';
+import { readConfig } from '../kernel/config.ts';
 import { shardStatusCommand } from '../lua/bindings.ts';
-import { makeSale, reserve } from '../lua/testing.ts';
+import { connectReady, counters, makeSale, reserve } from '../lua/testing.ts';
 import type { ServiceSet } from '../services/services.ts';
 import { applyBatches, readWatermark } from './apply.ts';
 import type { Batch } from './events.ts';
 import { fillGap } from './gap.ts';
-import { createKafkaCarrier, replayFromKafka, startKafkaConsumer, topicOf } from './kafka.ts';
+import { createKafkaCarrier, createKafkaProbe, replayFromKafka, startKafkaConsumer, topicOf } from './kafka.ts';
 import { startRelay } from './relay.ts';
 import {
   backUp,
@@ -21,6 +25,7 @@ import {
   loadedSale,
   openTestEngine,
   randomLoad,
+  rebuildableSale,
   redisOf,
   silent,
   startTestServices,
@@ -203,5 +208,41 @@ test('Postgres restored from an old backup, and the outbox trimmed since: Kafka 
   await randomLoad(engine.shard(0), { seed: 3, calls: 20 });
   await caughtUp();
   expect(await readWatermark(pool, 0)).toMatchObject({ stopped: null });
+  expect(counts.stopped).toBe(0);
+});
+
+test('Valkey’s files lost, and Postgres restored from an old backup: the rebuild has Kafka’s events in the ledger first', {
+  timeout: 120_000,
+}, async () => {
+  const counts = await pipeline();
+  await makeSale(engine.shard(0), { ...rebuildableSale(), ...loadedSale });
+  await randomLoad(engine.shard(0), { seed: 1, calls: 30 });
+  await caughtUp();
+  const restore = await backUp(pool);
+  await randomLoad(engine.shard(0), { seed: 2, calls: 60 });
+  await caughtUp();
+  const { watermark } = await readWatermark(pool, 0);
+  const [before, { live }] = [await counters(engine.shard(0)), await engine.shard(0).call(shardStatusCommand, {})];
+  // Nothing reads or relays now: what the ledger lacks afterwards, only the rebuild can bring.
+  for (const stop of stops.splice(0).reverse()) await stop();
+  await engine.close();
+  await services.kill('valkey', 'SIGKILL');
+  rmSync(join(services.services.valkey?.dataDir ?? '', 'appendonlydir'), { recursive: true });
+  await services.startOne('valkey');
+  await restore();
+  expect((await readWatermark(pool, 0)).watermark).toBeLessThan(watermark);
+
+  const env = { VALKEY_URL: String(services.services.valkey?.url), DATABASE_URL: 'postgres://the-pool', SHARDS: '2' };
+  const config = readConfig({ ...env, KAFKA_BROKERS: brokers().join(',') });
+  const valkey = await connectReady(env.VALKEY_URL);
+  const common = { brokers: brokers(), name: deployment, logger: silent };
+  const stores = { ...engine, ...createKafkaProbe(common), name: deployment, valkey, pool };
+  const report = await rebuild(config, stores, 0, silent);
+  await valkey.close();
+  expect(report).toMatchObject({ seq: watermark, lost: null, liveReservations: live });
+  expect((await pool.query('select 1 from ledger.quarantine')).rowCount).toBe(0);
+  engine = await openTestEngine(services, pool, { count: 2 });
+  expect(engine.shards.fenced()).toMatchObject([{ shard: 1, lost: true }]);
+  expect(await counters(engine.shard(0))).toEqual(before);
   expect(counts.stopped).toBe(0);
 });

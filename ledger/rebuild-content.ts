@@ -3,7 +3,8 @@ import type { PoolClient } from 'pg';
 import { decodeReservationId } from '../kernel/ids.ts';
 import type { Batch } from './events.ts';
 
-const pageRows = 1_000;
+/** Rows of the ledger that are read, and built, at once. */
+export const pageRows = 1_000;
 const stockRows = 2_000;
 
 type LineText = { sku: string; warehouse: string; quantity: number }[];

@@ -1,6 +1,5 @@
 import type { Pool } from 'pg';
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest';
-import { createBuilder } from '../engine/builder.ts';
 import type { Valkey } from '../engine/valkey.ts';
 import { systemClock } from '../kernel/clock.ts';
 import {
@@ -28,20 +27,22 @@ import {
 } from '../lua/testing.ts';
 import type { ServiceSet } from '../services/services.ts';
 import { applyBatches, readWatermark, ShardStopped } from './apply.ts';
-import { type RebuildReport, rebuildShard } from './rebuild.ts';
-import type { RebuildTarget } from './rebuild-content.ts';
 import { reconcile } from './reconcile.ts';
 import { readStops, retryStopped } from './stops.ts';
 import {
   createLedger,
   emptyStores,
+  interrupt,
+  level,
   openTestEngine,
+  type Rebuild,
   randomLoad,
+  rebuildsOn,
   redisOf,
-  silent,
   startTestServices,
   stopTestServices,
   type TestEngine,
+  withStep,
   wrongsOf,
 } from './testing.ts';
 
@@ -49,11 +50,14 @@ let services: ServiceSet;
 let pool: Pool;
 let valkey: Valkey;
 let engine: TestEngine;
+let targetOf: ReturnType<typeof rebuildsOn>['targetOf'];
+let rebuild: Rebuild;
 
 beforeAll(async () => {
   services = await startTestServices(['valkey', 'postgres']);
   pool = await createLedger(services, []);
   valkey = await connectReady(String(services.services.valkey?.url));
+  ({ targetOf, rebuild } = rebuildsOn(pool, valkey));
 });
 afterAll(async () => {
   await valkey.close();
@@ -74,25 +78,6 @@ const settings = {
   ...{ extendSeconds: 300, extensions: 2, durability: 'fsync', waitingRoom: null },
 };
 const sale = { stock, settings: JSON.stringify(settings), perBuyer: 40, holdMs: 600_000, extensions: 2 };
-
-/** Gives the ledger all that the outbox has. */
-async function level(): Promise<number> {
-  for (;;) {
-    const { watermark } = await readWatermark(pool, 0);
-    const { batches } = await engine.outbox.read(0, watermark, 200);
-    if (batches.length === 0) return watermark;
-    await applyBatches(pool, 0, batches);
-  }
-}
-
-const targetOf = (token: string): RebuildTarget =>
-  createBuilder({ valkey, shard: 0, token, outboxEvents: 1_000_000, rememberSeconds: 3_600 });
-
-const rebuild = (target: (token: string) => RebuildTarget = targetOf, discard = false): Promise<RebuildReport> =>
-  rebuildShard({
-    ...{ pool, shard: 0, target, discard, rememberSeconds: 3_600, clock: systemClock, logger: silent },
-    drained: async () => undefined,
-  });
 
 const open = () => expect.poll(() => engine.shards.fenced(), { timeout: 10_000 }).toEqual([]);
 const forget = () => redisOf(services).flushall();
@@ -132,7 +117,7 @@ test('a shard that was lost is as it was: counters, holds with their extensions,
   expect((await shard.call(returnUnitsCommand, ofReturn(rita?.seq ?? 0))).status).toBe(0);
   await shard.call(extendCommand, { references: [reference(ed?.seq ?? 0, { buyer: 'ed' }, 120)] });
   const adjusted = await shard.call(adjustCommand, adjustment);
-  const seq = await level();
+  const seq = await level(engine, pool);
   const before = await known(shard);
 
   await forget();
@@ -166,7 +151,7 @@ test('a shard that was lost is as it was: counters, holds with their extensions,
 
   // And it goes on: sequences follow, the ledger takes them, and nothing drifts.
   await randomLoad(shard, { seed: 8, calls: 200 });
-  expect(await level()).toBeGreaterThan(seq);
+  expect(await level(engine, pool)).toBeGreaterThan(seq);
   const found = await reconcile({ pool, source: engine.outbox, shards: 1, waitMs: 5_000, clock: systemClock });
   expect([found.drift, found.shards[0]?.epoch]).toEqual([0, 2]);
 }, 60_000);
@@ -186,7 +171,7 @@ test('what the ledger had not is reported, and what was sold of it is on sale ag
   const shard = engine.shard(0);
   await makeSale(shard, sale);
   await reserve(shard, [{ buyer: 'ann' }]);
-  const seq = await level();
+  const seq = await level(engine, pool);
   await reserve(shard, [{ buyer: 'bob' }, { buyer: 'cem' }]);
   const late = (await engine.outbox.read(0, seq, 10)).batches;
   await forget();
@@ -197,7 +182,7 @@ test('what the ledger had not is reported, and what was sold of it is on sale ag
   const [bob] = await reserve(shard, [{ buyer: 'bob' }]);
   expect(bob).toMatchObject({ status: 'ok', seq: seq + 1 });
   expect(await applyBatches(pool, 0, late)).toMatchObject({ quarantined: 1, events: 0 });
-  await level();
+  await level(engine, pool);
   expect(await applyBatches(pool, 0, late)).toMatchObject({ quarantined: 1, events: 0 });
   expect(await readWatermark(pool, 0)).toEqual({ watermark: seq + 1, stopped: null });
   expect((await pool.query('select 1 from ledger.quarantine')).rowCount).toBe(1);
@@ -207,20 +192,12 @@ test('interrupted at any of its steps, it is fenced, and can be done again', asy
   const shard = engine.shard(0);
   await makeSale(shard, sale);
   await randomLoad(shard, { seed: 5, calls: 60 });
-  const seq = await level();
+  const seq = await level(engine, pool);
   const before = await known(shard);
   const steps = ['begin', 'read', 'clear', 'sale', 'book', 'changes', 'finish'] as const;
   for (const step of steps) {
     for (const when of ['before', 'after'] as const) {
-      const broken = (token: string): RebuildTarget => {
-        const target = targetOf(token) as Record<(typeof steps)[number], (...args: never[]) => Promise<unknown>>;
-        const original = target[step];
-        target[step] = async (...args) => {
-          if (when === 'after') await original(...args);
-          throw new Error('interrupted');
-        };
-        return target as unknown as RebuildTarget;
-      };
+      const broken = (token: string) => withStep(targetOf(token), step, when, interrupt);
       await expect(rebuild(broken)).rejects.toThrow('interrupted');
       const touched = !(step === 'begin' && when === 'before');
       if (touched)
@@ -236,7 +213,7 @@ test('of two rebuilds at once the later one counts', async () => {
   const shard = engine.shard(0);
   await makeSale(shard, sale);
   await randomLoad(shard, { seed: 6, calls: 60 });
-  await level();
+  await level(engine, pool);
   const before = await known(shard);
   const outcomes = await Promise.allSettled([rebuild(), rebuild()]);
   expect(outcomes.filter(({ status }) => status === 'fulfilled')).toHaveLength(1);
@@ -249,7 +226,7 @@ test('of two rebuilds at once the later one counts', async () => {
 test('a shard that is being rebuilt takes no call, and says so', async () => {
   const shard = engine.shard(0);
   await makeSale(shard, sale);
-  await level();
+  await level(engine, pool);
   const content = await contentOf(shard);
   const target = targetOf('twelve-chars');
   await target.begin();
@@ -287,7 +264,11 @@ test('an event that cannot be stops the shard after the last good one; it is sho
   await expect(rebuild()).rejects.toBeInstanceOf(ShardStopped);
   expect((await reserve(shard, [{ buyer: 'cem' }]))[0]?.status).toBe('ok');
   const { seq } = await shard.call(shardStatusCommand, {});
-  expect(await rebuild(targetOf, true)).toMatchObject({ seq: good, lost: { from: good + 1, to: seq }, sales: 1 });
+  expect(await rebuild(targetOf, { discard: true })).toMatchObject({
+    seq: good,
+    lost: { from: good + 1, to: seq },
+    sales: 1,
+  });
   await open();
   expect(await readStops(pool)).toEqual([]);
   expect(await Promise.all(['ann', 'bob', 'cem'].map((buyer) => unitsOf(shard, buyer)))).toEqual([1, 0, 0]);
@@ -295,5 +276,5 @@ test('an event that cannot be stops the shard after the last good one; it is sho
   expect(Number(kept.rows[0]?.seq_first)).toBe(good + 1);
   expect(kept.rowCount).toBe(batches.length - 2 + 1);
   expect((await reserve(shard, [{ buyer: 'bob' }]))[0]).toMatchObject({ status: 'ok', seq: good + 1 });
-  await level();
+  await level(engine, pool);
 });

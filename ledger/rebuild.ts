@@ -130,6 +130,17 @@ async function drainOutbox(pool: Pool, shard: number, target: RebuildTarget, las
   }
 }
 
+/** Gives the ledger what the outbox has of a closed epoch: what it has not, it keeps apart. */
+async function drainClosed(pool: Pool, shard: number, target: RebuildTarget): Promise<void> {
+  for (let after = 0; ; ) {
+    const batches = await target.read(after);
+    const last = batches.at(-1);
+    if (!last) return;
+    await applyBatches(pool, shard, batches);
+    after = last.seqLast;
+  }
+}
+
 /**
  * Rebuilds one shard. `drained` resolves when whatever else carries its events (Kafka) has given the ledger all it had.
  * Rejects with ShardStopped when what is still on its way can't be applied.
@@ -158,14 +169,20 @@ export async function rebuildShard(options: {
   if (stopped !== null && !options.discard) throw new ShardStopped(shard, stopped);
   progress('fencing', 0);
   const found = await target.begin();
-  const fenced = await pool.query('update ledger.shard set rebuilding = $2 where shard = $1', [shard, token]);
-  if (fenced.rowCount === 0) throw new Error(`shard ${shard} was never opened: there is nothing to rebuild`);
+  const fenced = await pool.query<{ closed_epoch: number }>(
+    'update ledger.shard set rebuilding = $2 where shard = $1 returning closed_epoch',
+    [shard, token],
+  );
+  if (!fenced.rows[0]) throw new Error(`shard ${shard} was never opened: there is nothing to rebuild`);
+  // Old files were put back, or a rebuild broken off before it cleared: what is there beyond the ledger was given up then.
+  const closed = found.epoch > 0 && found.epoch <= fenced.rows[0].closed_epoch;
 
   progress('waiting for what is under way', 0);
   const seen = await lastSightings(pool, shard, clock);
   try {
     await options.drained();
-    await drainOutbox(pool, shard, target, found.seq);
+    if (closed) await drainClosed(pool, shard, target);
+    else await drainOutbox(pool, shard, target, found.seq);
   } catch (error) {
     if (!(error instanceof ShardStopped) || !options.discard) throw error;
     const { watermark } = await readWatermark(pool, shard);
@@ -177,7 +194,7 @@ export async function rebuildShard(options: {
     }
   }
 
-  const most = Math.max(seen.seq, found.seq);
+  const most = closed ? seen.seq : Math.max(seen.seq, found.seq);
   const { epoch, seq, atMs } = await closeEpoch(pool, shard, token, found.runId, options.discard ?? false, most);
   logger.info({ shard, epoch, seq }, 'the old epoch is closed; building the shard from the ledger');
   progress('clearing', 0);

@@ -4,20 +4,23 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Redis } from 'iovalkey';
 import { Client, type Pool } from 'pg';
+import { createBuilder } from '../engine/builder.ts';
 import { createOutbox, type Outbox } from '../engine/outbox.ts';
 import { openShards, type Shards } from '../engine/shards.ts';
-import { connectValkey } from '../engine/valkey.ts';
+import { connectValkey, type Valkey } from '../engine/valkey.ts';
 import { systemClock } from '../kernel/clock.ts';
 import { encodeReservationId, shardKey } from '../kernel/ids.ts';
 import { createLogger } from '../kernel/logger.ts';
 import { commitCommand, releaseCommand } from '../lua/bindings.ts';
 import { reference, reserve, type TestShard } from '../lua/testing.ts';
 import { type ServiceName, type ServiceSet, startServices } from '../services/services.ts';
-import type { Applied } from './apply.ts';
+import { type Applied, applyBatches, readWatermark } from './apply.ts';
 import { createAuthority } from './authority.ts';
 import type { Batch, LedgerEvent } from './events.ts';
 import { migrate } from './migrate.ts';
 import { createPool } from './pool.ts';
+import { type RebuildReport, rebuildShard } from './rebuild.ts';
+import type { RebuildTarget } from './rebuild-content.ts';
 
 export const silent = createLogger({ level: process.env.TEST_LOG_LEVEL ?? 'silent', name: 'test' });
 
@@ -241,6 +244,70 @@ export async function backUp(pool: Pool, schema = 'backup'): Promise<() => Promi
     await pool.query(`begin; ${all.join(' ')} commit`);
   };
 }
+
+/** A sale for makeSale, its settings as an engine writes them: a rebuild reads those. */
+export function rebuildableSale(id = 'sale') {
+  const settings = {
+    ...{ id, title: 'A sale', opensAt: null, closesAt: null, perBuyer: null, holdSeconds: 3_600, extendSeconds: 300 },
+    ...{ extensions: 1, durability: 'fsync', waitingRoom: null },
+  };
+  return { id, settings: JSON.stringify(settings), holdMs: settings.holdSeconds * 1_000 };
+}
+
+/** Gives the ledger all that shard 0's outbox has; answers how far it is then. */
+export async function level(engine: TestEngine, pool: Pool): Promise<number> {
+  for (;;) {
+    const { watermark } = await readWatermark(pool, 0);
+    const { batches } = await engine.outbox.read(0, watermark, 200);
+    if (batches.length === 0) return watermark;
+    await applyBatches(pool, 0, batches);
+  }
+}
+
+export type Rebuild = (
+  target?: (token: string) => RebuildTarget,
+  more?: { discard?: boolean; rememberSeconds?: number },
+) => Promise<RebuildReport>;
+
+/** Rebuilds of shard 0, on a target of the test's own if it gives one. */
+export function rebuildsOn(pool: Pool, valkey: Valkey): { targetOf: typeof targetOf; rebuild: Rebuild } {
+  const targetOf = (token: string): RebuildTarget =>
+    createBuilder({ valkey, shard: 0, token, outboxEvents: 1_000_000, rememberSeconds: 3_600 });
+  return {
+    targetOf,
+    rebuild: (target = targetOf, more = {}) =>
+      rebuildShard({
+        ...{ pool, shard: 0, target, rememberSeconds: 3_600, clock: systemClock, logger: silent },
+        drained: async () => undefined,
+        ...more,
+      }),
+  };
+}
+
+export type RebuildStep = 'begin' | 'read' | 'clear' | 'sale' | 'book' | 'changes' | 'finish';
+
+/** A target with something of the test's own before or after each call of a step: to break it off, or to be late. */
+export function withStep(
+  target: RebuildTarget,
+  step: RebuildStep,
+  when: 'before' | 'after',
+  work: (answer?: unknown) => Promise<void>,
+): RebuildTarget {
+  const steps = target as unknown as Record<RebuildStep, (...args: never[]) => Promise<unknown>>;
+  const original = steps[step];
+  const changed = async (...args: never[]): Promise<unknown> => {
+    if (when === 'before') await work();
+    const answer = await original(...args);
+    if (when === 'after') await work(answer);
+    return answer;
+  };
+  return { ...target, [step]: changed };
+}
+
+/** Breaks a rebuild off. */
+export const interrupt = async (): Promise<void> => {
+  throw new Error('interrupted');
+};
 
 export function countingStats() {
   const counts = { relayed: 0, failed: 0, rewound: 0, applied: 0, known: 0, setAside: 0, quarantined: 0, stopped: 0 };

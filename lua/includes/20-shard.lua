@@ -2,7 +2,7 @@
 --
 -- Keys of shard N, all under its hash tag:
 --   {sN}:shard        hash   epoch, seq, at (ms, the shard's time), live (reservations held), acked (what the ledger
---                            has), outbox_events (limit), remember_ms; building (the rebuild that is under way)
+--                            has), outbox_events (limit), remember_ms; building (the rebuild that is under way), was (epoch before it)
 --   {sN}:outbox       stream an entry a call that changed something; its id is the last sequence in it
 --   {sN}:sales        hash   sale id -> number
 --   {sN}:sale:NO      hash   id, settings, digest, state, opens_at, closes_at, per_buyer, hold_ms, durability, …
