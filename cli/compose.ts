@@ -173,6 +173,7 @@ function rebuildLocked(
 /** Rebuilds by itself every shard that only a rebuild can help. One process at a time does it for a shard. */
 function startAutoRebuild(config: Config, stores: Stores, logger: Logger): { stop(): Promise<void> } {
   const stopped = new AbortController();
+  const complaints = new Map<number, string>();
   const loop = async (): Promise<void> => {
     while (!stopped.signal.aborted) {
       for (const { shard } of stores.shards.fenced().filter(({ lost }) => lost)) {
@@ -183,8 +184,9 @@ function startAutoRebuild(config: Config, stores: Stores, logger: Logger): { sto
           if (!stores.shards.fenced().some((one) => one.shard === shard && one.lost)) continue;
           await rebuild(config, stores, shard, logger);
         } catch (error) {
-          if (!(error instanceof RebuildUnderWay))
-            logger.error({ shard, error: String(error) }, 'the shard could not be rebuilt; it is tried again');
+          if (error instanceof RebuildUnderWay || complaints.get(shard) === String(error)) continue;
+          complaints.set(shard, String(error));
+          logger.error({ shard, error: String(error) }, 'the shard could not be rebuilt; it is tried again');
         }
       }
       await systemClock.wait(1_000, stopped.signal);

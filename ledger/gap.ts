@@ -25,5 +25,5 @@ export async function fillGap(options: {
 
 /** What to tell a person about events that nobody has any more. */
 export function goneReason(shard: number, watermark: number, to: number): string {
-  return `events ${watermark + 1} to ${to} are gone: the ledger has gone back to ${watermark} (was Postgres restored from an older backup?), the outbox has them no more, nor has Kafka. Restore a newer backup, then: stampede stops --retry ${shard}`;
+  return `events ${watermark + 1} to ${to} are gone: the ledger has gone back to ${watermark} (was Postgres restored from an older backup?), the outbox has them no more, nor has Kafka. Restore a newer backup, then: stampede stops --retry ${shard}, and if /readyz still names the shard: stampede rebuild --shard ${shard}`;
 }

@@ -61,12 +61,16 @@ afterEach(async () => {
 
 const brokers = (): string[] => [String(services.services.kafka?.url)];
 
-async function pipeline({ stallMs = 2_000 } = {}) {
+async function consume(stats = countingStats()): Promise<void> {
+  const apply = (shard: number, batches: Batch[]) => applyBatches(pool, shard, batches);
+  const consumer = await startKafkaConsumer({ brokers: brokers(), name: deployment, logger: silent, apply, stats });
+  stops.push(() => consumer.stop());
+}
+
+async function pipeline({ stallMs = 2_000, consuming = true } = {}) {
   const stats = countingStats();
   const common = { brokers: brokers(), name: deployment, logger: silent };
-  const apply = (shard: number, batches: Batch[]) => applyBatches(pool, shard, batches);
-  const consumer = await startKafkaConsumer({ ...common, apply, stats });
-  stops.push(() => consumer.stop());
+  if (consuming) await consume(stats);
   const relay = startRelay({
     ...{ shards: 2, source: engine.outbox, carrier: createKafkaCarrier(common), clock: systemClock, logger: silent },
     ...{ watermark: (shard: number) => readWatermark(pool, shard), stats, stallMs },
@@ -245,4 +249,28 @@ test('Valkey’s files lost, and Postgres restored from an old backup: the rebui
   expect(engine.shards.fenced()).toMatchObject([{ shard: 1, lost: true }]);
   expect(await counters(engine.shard(0))).toEqual(before);
   expect(counts.stopped).toBe(0);
+});
+
+test('a new run of Valkey is closed while Kafka has what the ledger has not, or can’t be asked', {
+  timeout: 180_000,
+}, async () => {
+  const counts = await pipeline({ consuming: false });
+  await makeSale(engine.shard(0), loadedSale);
+  await randomLoad(engine.shard(0), { seed: 1, calls: 30 });
+  const { seq } = await engine.shard(0).call(shardStatusCommand, {});
+  await expect.poll(() => counts.relayed, { timeout: 60_000 }).toBeGreaterThanOrEqual(seq);
+  for (const stop of stops.splice(0).reverse()) await stop();
+  await engine.close();
+  await services.stopOne('valkey');
+  await services.startOne('valkey');
+  const { drained } = createKafkaProbe({ brokers: brokers(), name: deployment, logger: silent });
+  engine = await openTestEngine(services, pool, { count: 1, drained });
+  const reasons = () => engine.shards.fenced().map(({ reason }) => reason);
+  expect(reasons()).toEqual(['Kafka has events that the ledger has not yet']);
+  await services.stopOne('kafka');
+  await expect.poll(reasons, { timeout: 60_000, interval: 50 }).toEqual([expect.stringMatching(/could not be opened/)]);
+  await services.startOne('kafka');
+  await consume();
+  await expect.poll(reasons, { timeout: 60_000, interval: 50 }).toEqual([]);
+  expect((await readWatermark(pool, 0)).watermark).toBe(seq);
 });

@@ -193,12 +193,12 @@ export function redisOf(services: ServiceSet): Redis {
 export async function openTestEngine(
   services: ServiceSet,
   pool: Pool,
-  { count = 1, observe = false }: { count?: number; observe?: boolean } = {},
+  more: { count?: number; observe?: boolean; drained?: (shard: number) => Promise<boolean> } = {},
 ): Promise<TestEngine> {
   const shards = await openShards({
     valkey: connectValkey([String(services.services.valkey?.url)], () => undefined),
     authority: createAuthority(pool),
-    ...{ count, outboxEvents: 1_000_000, rememberSeconds: 3_600, observe },
+    ...{ count: 1, outboxEvents: 1_000_000, rememberSeconds: 3_600, ...more },
     clock: systemClock,
     logger: silent,
   });
