@@ -146,7 +146,7 @@ function socketPath(site: Site): string | undefined {
 /** INFO of this process, or null: it answers while the append-only file is still being read, and says whose answer it is. */
 export async function infoOf(site: Site, pid: number): Promise<string | null> {
   const info = await ask(site.ports[0] ?? 0, 'INFO server persistence replication\r\n');
-  return info.includes(`process_id:${pid}\r\n`) && info.includes('loading:0\r\n') ? info : null;
+  return info.includes(`process_id:${pid}\r\n`) && /^loading:0\r$/m.test(info) ? info : null;
 }
 
 /** One inline command on a connection of its own; an empty answer when nobody listens. */
