@@ -24,7 +24,8 @@ export function startBuyers(on: Testbed) {
   const refused = new Map<string, number>();
   let over = false;
   const buy = async (): Promise<void> => {
-    while (!over) {
+    // Whose agent is destroyed is refused without a pause.
+    while (!over && !on.agent.destroyed) {
       const session = await on.session().catch(() => null);
       if (session === null) continue;
       const { token } = session;

@@ -14,7 +14,13 @@ import type { Config } from '../kernel/config.ts';
 import { SetupError } from '../kernel/errors.ts';
 import { createLogger, type Logger } from '../kernel/logger.ts';
 import { applyBatches, readWatermark } from '../ledger/apply.ts';
-import { checkShardCount, createAuthority, findReservation, writeAudit } from '../ledger/authority.ts';
+import {
+  checkShardCount,
+  createAuthority,
+  expectShardCount,
+  findReservation,
+  writeAudit,
+} from '../ledger/authority.ts';
 import type { Batch } from '../ledger/events.ts';
 import { fillGap } from '../ledger/gap.ts';
 import { createKafkaCarrier, createKafkaProbe, replayFromKafka, startKafkaConsumer } from '../ledger/kafka.ts';
@@ -53,7 +59,7 @@ export async function openStores(
   });
   try {
     // Of the two stores, the one that can't be reached is named.
-    if (options.observe) await pool.query('select 1');
+    if (options.observe) await expectShardCount(pool, config.shards);
     else {
       await migrate(pool);
       await checkShardCount(pool, config.shards);

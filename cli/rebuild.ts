@@ -72,9 +72,15 @@ export async function rebuildCommand(
     for (const { from, to } of reports.flatMap(({ lost }) => lost ?? []))
       print(styleText('red', `What buyers were told at sequences ${from} to ${to} of the old epoch may be lost.`));
     const silent = Math.max(0, ...reports.map((report) => report.silentEngines));
-    if (silent > 0) print(`${silent} engines did not say what they had seen: they may have told buyers more.`);
+    if (silent > 0)
+      print(
+        styleText(
+          'red',
+          `${silent} ended or silent engine(s) did not say what they had seen, and may have told buyers more.`,
+        ),
+      );
     for (const { shard, error } of failed) print(styleText('red', `Shard ${shard} was not rebuilt: ${error}`));
   }
   if (failed.length > 0) return 2;
-  return reports.some(({ lost }) => lost !== null) ? 1 : 0;
+  return reports.some(({ lost, silentEngines }) => lost !== null || silentEngines > 0) ? 1 : 0;
 }

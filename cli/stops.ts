@@ -2,8 +2,10 @@
 import { styleText } from 'node:util';
 import { systemClock } from '../kernel/clock.ts';
 import type { Config } from '../kernel/config.ts';
+import { SetupError } from '../kernel/errors.ts';
 import { createLogger } from '../kernel/logger.ts';
 import { readWatermark } from '../ledger/apply.ts';
+import { expectShardCount } from '../ledger/authority.ts';
 import { createPool } from '../ledger/pool.ts';
 import { readStops, retryStopped, type Stop } from '../ledger/stops.ts';
 
@@ -28,6 +30,9 @@ export async function stopsCommand(
   const { retry } = options;
   const pool = createPool(config.databaseUrl, createLogger({ level: 'silent', name: 'stampede' }));
   try {
+    await expectShardCount(pool, config.shards);
+    if (retry !== null && retry >= config.shards)
+      throw new SetupError('which-shards', `there are ${config.shards} shards, from 0 on`);
     if (retry !== null && (await retryStopped(pool, retry))) {
       // Whether it stops again shows once a relay has sent the events again.
       const { watermark } = await readWatermark(pool, retry);

@@ -1,4 +1,5 @@
 import { afterAll, beforeAll, expect, test } from 'vitest';
+import { shardKey } from '../kernel/ids.ts';
 import { rebuildableSale } from '../ledger/testing.ts';
 import { commitCommand, readReservationsCommand, releaseCommand } from '../lua/bindings.ts';
 import {
@@ -78,4 +79,17 @@ test('a buyer with more reservations than 16 bits count is built whole: each is 
   }
   expect(await unitsOf(shard, 'ann')).toBe(held);
   expect(await counters(shard)).toEqual({ '1/shoe/east': `69999/${held - 1}/1` });
+});
+
+test('another connection than the one it began on: the rebuild ends, rather than go on elsewhere', async () => {
+  const builder = createBuilder({
+    ...{ valkey: server.valkey, shard: 1, token: 'another-one-', outboxEvents: 1_000_000, rememberSeconds: 3_600 },
+  });
+  await builder.begin();
+  await builder.clear();
+  const link = server.valkey.linkOf(shardKey(1));
+  await server.services.stopOne('valkey');
+  await server.services.startOne('valkey');
+  await expect.poll(() => server.valkey.linkOf(shardKey(1)), { timeout: 20_000 }).toBeGreaterThan(link);
+  await expect(builder.finish({ epoch: 1, seq: 0, atMs: Date.now(), live: 0 })).rejects.toThrow(/has changed/);
 });

@@ -46,7 +46,11 @@ export function createBuilder(options: {
   const { valkey, shard, token } = options;
   // Rebuild's commands carry no header: they go past the fence, and the token guards them.
   const noHeader = { epoch: 0, seen: 0, deadlineMs: 0 };
+  // All of it happens on one connection: another server may have the token too, and lack what was built.
+  let link = 0;
   const call = async <Args, Answer>(command: ShardCommand<Args, Answer>, args: Args): Promise<Answer> => {
+    if (link === 0 || valkey.linkOf(shardKey(shard)) !== link)
+      throw new Error(`the connection to the Valkey of shard ${shard} has changed: rebuild it again`);
     const calling = valkey.call(command.name, command.readOnly, shardKey(shard), command.encode(noHeader, args));
     try {
       return command.decode(await within(calling, limits.rebuildCallMs, 'Valkey did not answer in time'));
@@ -59,6 +63,7 @@ export function createBuilder(options: {
   return {
     async begin() {
       const runId = valkey.runId(shardKey(shard));
+      link = valkey.linkOf(shardKey(shard));
       return { ...(await call(rebuildBeginCommand, { token })), runId };
     },
     async read(after: number): Promise<OutboxBatch[]> {

@@ -66,6 +66,19 @@ describe('settings that change while a sale goes on', () => {
     expect(read.body.state).toBe('committed');
   });
 
+  it('a log that was switched off and on again: no fsync until its first rewrite has ended', async () => {
+    await redis.config('SET', 'appendonly', 'no');
+    await expect.poll(() => codeOf('off', 'fsync'), eventually).toBe('unavailable');
+    // As with much data, the rewrite takes a while.
+    await redis.config('SET', 'rdb-key-save-delay', '500000');
+    await redis.config('SET', 'appendonly', 'yes');
+    const why = async () => (await bed.reserve(token, 'on', body('fsync'))).body.detail;
+    await expect.poll(why, eventually).toMatch(/does not say that its log is on its disk/);
+    expect(await redis.info('persistence')).toMatch(/aof_rewrite_in_progress:1/);
+    await redis.config('SET', 'rdb-key-save-delay', '0');
+    await expect.poll(() => codeOf('on', 'fsync'), { ...eventually, timeout: 60_000 }).toBe('201');
+  }, 120_000);
+
   it('an eviction policy: nothing is sold from a Valkey that would throw stock away', async () => {
     await redis.config('SET', 'maxmemory-policy', 'allkeys-lru');
     await expect.poll(() => codeOf('k', 'memory'), eventually).toBe('shard-fenced');

@@ -19,14 +19,17 @@ export type ShardGrant = {
 /** How far an engine has seen a shard; `open`: it may still get answers of this epoch. */
 export type Sighting = { shard: number; epoch: number; seq: number; open: boolean };
 
+/** At which epoch Postgres has a shard now. */
+export type GrantNow = { shard: number; epoch: number; rebuilding: boolean };
+
 /** Grants epochs, by compare-and-swap. The ledger's side implements it. */
 export type EpochAuthority = {
   current(shard: number): Promise<ShardGrant | null>;
   /** Grants `from + 1` to a run of Valkey if the shard is still at `from` (0: none yet). */
   grant(shard: number, from: number, runId: string): Promise<boolean>;
   markOpened(shard: number): Promise<void>;
-  /** Notes what an engine, connected to a run of Valkey, has seen. */
-  report(engine: string, runId: string, sightings: Sighting[]): Promise<void>;
+  /** Notes what an engine, connected to a run of Valkey, has seen; answers how things stand. */
+  report(engine: string, runId: string, sightings: Sighting[]): Promise<GrantNow[]>;
   /** What engines have seen since an epoch was closed, and how many living ones have not said that they left older runs. */
   sightings(shard: number, closedEpoch: number, runId: string): Promise<{ seq: number; awaited: number }>;
 };
@@ -50,9 +53,12 @@ export type Opening = { epoch: number; closedEpoch: number } | { reason: string;
 const attempts = 3;
 const fenced = (reason: string, lost = false): Opening => ({ reason, lost });
 
-/** The epoch as it is granted, for who only looks. */
-export async function observeEpoch(authority: EpochAuthority, shard: number): Promise<Opening> {
-  return (await authority.current(shard)) ?? fenced('no epoch of it was ever granted');
+/** The epoch as it is granted, for who only looks. Of another run, or one being rebuilt, nothing can be said. */
+export async function observeEpoch(authority: EpochAuthority, shard: number, runId: string): Promise<Opening> {
+  const grant = await authority.current(shard);
+  if (!grant) return fenced('no epoch of it was ever granted');
+  if (grant.rebuilding) return fenced('it is being rebuilt');
+  return grant.runId === runId ? grant : fenced('no engine has opened it since Valkey was started');
 }
 
 /** Brings a shard and its grant together, or says why it stays fenced. */
@@ -87,7 +93,10 @@ export async function enterEpoch(on: {
       // Unless the grant has moved on meanwhile, by another engine's hand or a rebuild's.
       const now = await authority.current(shard);
       if (now?.epoch !== grant.epoch || now.runId !== grant.runId || now.rebuilding) continue;
-      return fenced(loss, true);
+      // Nor while others sell from where nothing is missing.
+      return seen.awaited > 0
+        ? fenced(`${loss}; and another engine still sells from another Valkey`)
+        : fenced(loss, true);
     }
     if (found.state === 2 && found.found > grant.epoch)
       return fenced(`Valkey is at epoch ${found.found}, the grant at ${grant.epoch}: has Postgres gone back?`);

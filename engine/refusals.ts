@@ -12,7 +12,10 @@ const unknown = refusal(
 
 /** It was done, and what the sale promises isn't so yet, or not known to be. */
 export const unsafe = (why: string) =>
-  refusal('unavailable', `It is done, but not yet as safe as the sale promises. ${why} Ask again with the same key.`);
+  refusal(
+    'unavailable',
+    `It is done, but not yet as safe as the sale promises. ${why} Ask again: it is safe, and tells.`,
+  );
 
 const says = (error: unknown, word: string): boolean => error instanceof Error && error.message.startsWith(word);
 

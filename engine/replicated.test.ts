@@ -86,3 +86,26 @@ it('a sale that could promise nothing is not made', async () => {
   }
   await expect.poll(async () => (await bed.putSale('after', body)).status, { timeout: 20_000 }).toBe(201);
 });
+
+it('a stop waits for what waits for a replica: over a WebSocket too nobody is left without an answer', async () => {
+  const served = await bed.serve();
+  const socket = new WebSocket(`${served.url.replace('http', 'ws')}/v1/sales/${saleId}/live`);
+  const results: { status: number }[] = [];
+  socket.onmessage = ({ data }) => {
+    const frame = JSON.parse(String(data)) as { type: string; status: number };
+    if (frame.type === 'result') results.push(frame);
+  };
+  await new Promise((resolve) => {
+    socket.onopen = resolve;
+  });
+  await freeze();
+  try {
+    socket.send(JSON.stringify({ type: 'auth', token }));
+    socket.send(JSON.stringify({ type: 'reserve', requestId: 'r', idempotencyKey: 'k', lines }));
+    await expect.poll(held, { timeout: 20_000, interval: 10 }).toBe('9/1/0');
+    expect(await served.stop()).toBe(0);
+    await expect.poll(() => results, { timeout: 20_000 }).toMatchObject([{ status: 503 }]);
+  } finally {
+    await thaw();
+  }
+});

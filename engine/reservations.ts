@@ -157,6 +157,15 @@ export function createReservations(
   const releases = settler(releaseCommand);
   const extensions = settler(extendCommand);
   const readings = settler(readReservationsCommand);
+  /** Answers that wait for more than the call. */
+  const securing = new Set<Promise<void>>();
+  const whenSecured = (secured: Promise<void>, then: () => void, otherwise: (error: unknown) => void): void => {
+    securing.add(secured);
+    secured
+      .then(then, otherwise)
+      .catch(batching.onFault)
+      .finally(() => securing.delete(secured));
+  };
   const all = [reserveBatchers, commits, releases, extensions, readings].flat();
 
   const settle = (batchers: Batcher<Reference, Settled>[], ref: ReservationRef, seconds: number): Promise<Settled> =>
@@ -173,7 +182,7 @@ export function createReservations(
         }
         // A read too: what a buyer is told must not be lost, whoever wrote it.
         const secured = result.durability === 0 ? null : shards.secure(ref.shard, durabilityOf(result.durability));
-        if (secured) secured.then(() => resolve(result), reject);
+        if (secured) whenSecured(secured, () => resolve(result), reject);
         else resolve(result);
       });
     });
@@ -311,9 +320,10 @@ export function createReservations(
       const outcome = { body, reservationId, replayed: result.status === statusCodes.replay };
       if (!result.secured) done(outcome);
       else
-        result.secured.then(
+        whenSecured(
+          result.secured,
           () => done(outcome),
-          (error: unknown) => done({ refused: refusalOf(error) }),
+          (error) => done({ refused: refusalOf(error) }),
         );
     });
   };
@@ -355,6 +365,7 @@ export function createReservations(
     }),
     idle: async () => {
       await Promise.all(all.map((batcher) => batcher.idle()));
+      await Promise.allSettled(securing);
     },
   };
 }

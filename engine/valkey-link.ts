@@ -23,10 +23,10 @@ export type Link = {
   /** Calls a function; the answer is its packed string. Rejects when it can't be known to have run. */
   call(name: string, readOnly: boolean, key: string, argument: Buffer): Promise<Buffer>;
   /**
-   * Calls a function that writes, and resolves once it, and all that the server did before, is on the server's disk and on a
-   * replica's. Rejects when the function does, or when no replica says so in time (`limits.replicaMs`, twice).
+   * Calls a function that writes, and resolves once it, and all that the server did before, is on the server's disk and on
+   * that many replicas'. Rejects when the function does, or when that isn't said in time (`limits.replicaMs`, twice).
    */
-  replicate(name: string, key: string, argument: Buffer): Promise<void>;
+  sync(name: string, key: string, argument: Buffer, replicas: 0 | 1): Promise<void>;
   info(): Promise<ServerInfo>;
   command(...words: string[]): Promise<unknown>;
   close(): void;
@@ -47,6 +47,8 @@ function connect(url: string): Redis {
     maxRetriesPerRequest: 0,
     retryStrategy: () => null,
     connectTimeout: limits.connectMs,
+    // An end is one: what lay in the socket is not read any more.
+    disconnectTimeout: 0,
     keepAlive: 10_000,
     noDelay: true,
   };
@@ -67,6 +69,14 @@ export function serverInfoOf(text: string): ServerInfo {
   };
 }
 
+function fcall(on: Redis, name: string, readOnly: boolean, key: string, argument: Buffer): Promise<Buffer> {
+  return on.callBuffer(readOnly ? 'FCALL_RO' : 'FCALL', `${name}_${library.hash}`, 1, key, argument) as Promise<Buffer>;
+}
+
+async function infoOf(redis: Redis): Promise<ServerInfo> {
+  return serverInfoOf(String(await redis.call('INFO', 'server', 'replication', 'persistence', 'cluster')));
+}
+
 /** Opens a link, `limits.connectMs` at the most. Rejects when nobody answers there, or the server still reads its files. */
 export async function openLink(url: string, onEnd: (link: Link) => void): Promise<{ link: Link; info: ServerInfo }> {
   const redis = connect(url);
@@ -74,8 +84,7 @@ export async function openLink(url: string, onEnd: (link: Link) => void): Promis
   redis.on('error', (error: Error) => {
     fault = error;
   });
-  const info = async (): Promise<ServerInfo> =>
-    serverInfoOf(String(await redis.call('INFO', 'server', 'replication', 'persistence', 'cluster')));
+  const info = (): Promise<ServerInfo> => infoOf(redis);
   const opening = (async () => {
     await redis.connect();
     const found = await info();
@@ -97,7 +106,7 @@ export async function openLink(url: string, onEnd: (link: Link) => void): Promis
     ended = true;
     clearInterval(beat);
     redis.disconnect();
-    replicating?.disconnect();
+    waits.end();
     onEnd(link);
   };
   redis.on('end', end);
@@ -107,9 +116,6 @@ export async function openLink(url: string, onEnd: (link: Link) => void): Promis
   }, pingMs);
   beat.unref();
 
-  const fcall = (on: Redis, name: string, readOnly: boolean, key: string, argument: Buffer): Promise<Buffer> =>
-    on.callBuffer(readOnly ? 'FCALL_RO' : 'FCALL', `${name}_${library.hash}`, 1, key, argument) as Promise<Buffer>;
-
   const load = async (): Promise<void> => {
     try {
       await redis.call('FUNCTION', 'LOAD', library.source);
@@ -118,57 +124,7 @@ export async function openLink(url: string, onEnd: (link: Link) => void): Promis
     }
   };
 
-  // WAITAOF blocks its connection and covers what that connection wrote: so it has one of its own, on which groups of
-  // calls follow one another, each with one wait at its end.
-  let replicating: Redis | null = null;
-  type Waiting = { send(on: Redis): Promise<unknown>; resolve(): void; reject(error: unknown): void };
-  let group: Waiting[] = [];
-  let busy = false;
-  const replicateGroups = async (): Promise<void> => {
-    busy = true;
-    while (group.length > 0) {
-      const now = group;
-      group = [];
-      try {
-        if (ended) throw new Error('the connection has ended');
-        if (replicating?.status !== 'ready') {
-          replicating?.disconnect();
-          replicating = connect(url);
-          replicating.on('error', () => undefined);
-          await within(replicating.connect(), limits.connectMs, 'no answer');
-        }
-        const on = replicating;
-        const calls = now.map((one) =>
-          one.send(on).then(
-            () => null,
-            (error: unknown) => error,
-          ),
-        );
-        // A replica says how far it is before it syncs what it just got, and again only a second later, or when it is
-        // asked anew: so it is first asked whether it got it, and then whether it is on its disk.
-        void on.call('WAIT', 1, limits.replicaMs).catch(() => undefined);
-        const waiting = on.call('WAITAOF', 1, 1, limits.replicaMs).then(
-          (counts) => {
-            const [local, replicas] = counts as [number, number];
-            return local > 0 && replicas > 0 ? null : new Error('NOREPLICA no replica has it on its disk in time');
-          },
-          (error: unknown) => error,
-        );
-        const vain = await within(waiting, limits.callMs, 'Valkey did not answer in time');
-        const faults = await Promise.all(calls);
-        for (const [i, one] of now.entries()) {
-          const fault = faults[i] ?? vain;
-          if (fault) one.reject(fault);
-          else one.resolve();
-        }
-      } catch (error) {
-        replicating?.disconnect();
-        for (const one of now) one.reject(error);
-      }
-    }
-    busy = false;
-  };
-
+  const waits = createWaits(url, first.runId);
   const link: Link = {
     id: ++links,
     url,
@@ -177,23 +133,111 @@ export async function openLink(url: string, onEnd: (link: Link) => void): Promis
       return ended;
     },
     async call(name, readOnly, key, argument) {
+      const send = async (): Promise<Buffer> => {
+        const answer = await fcall(redis, name, readOnly, key, argument);
+        // Whoever looked at the link in between was told that it gives no more answers.
+        if (ended) throw new Error('the connection has ended');
+        return answer;
+      };
       try {
-        return await fcall(redis, name, readOnly, key, argument);
+        return await send();
       } catch (error) {
         if (!String(error).includes('Function not found')) throw error;
         await load();
-        return fcall(redis, name, readOnly, key, argument);
+        return send();
       }
     },
-    replicate: (name, key, argument) =>
-      new Promise((resolve, reject) => {
-        group.push({ send: (on) => fcall(on, name, false, key, argument), resolve, reject });
-        if (!busy) void replicateGroups();
-      }),
+    async sync(name, key, argument, replicas) {
+      await waits.sync(name, key, argument, replicas);
+      if (ended) throw new Error('the connection has ended');
+    },
     info,
     command: (name = '', ...words) => redis.call(name, ...words),
     close: end,
   };
   if (redis.status === 'end') end();
   return { link, info: first };
+}
+
+/**
+ * Waits for disks. WAITAOF blocks its connection and covers what that connection wrote: so it has one of its own, to the
+ * same run, on which groups of calls follow one another, each with one wait at its end.
+ */
+function createWaits(url: string, runId: string) {
+  type Waiting = { send(on: Redis): Promise<unknown>; replicas: 0 | 1; resolve(): void; reject(error: unknown): void };
+  let connection: Redis | null = null;
+  let waiting: Waiting[] = [];
+  let busy = false;
+  let ended = false;
+
+  const open = async (): Promise<Redis> => {
+    if (connection?.status === 'ready') return connection;
+    connection?.disconnect();
+    connection = connect(url);
+    connection.on('error', () => undefined);
+    await connection.connect();
+    // Behind a name with several addresses, or a proxy, it may be another server.
+    if ((await infoOf(connection)).runId !== runId) throw new Error('a second connection found another run of Valkey');
+    return connection;
+  };
+
+  /** Why it is in vain, or null. */
+  const disks = async (on: Redis, replicas: 0 | 1): Promise<unknown> => {
+    // A replica says how far it is before it syncs what it just got, and again only a second later, or when it is asked
+    // anew: so it is first asked whether it got it, and then whether it is on its disk.
+    if (replicas > 0) void on.call('WAIT', replicas, limits.replicaMs).catch(() => undefined);
+    try {
+      const [local, others] = (await on.call('WAITAOF', 1, replicas, limits.replicaMs)) as [number, number];
+      if (local < 1) return new Error('NOSYNC Valkey does not say that its log is on its disk');
+      return others < replicas ? new Error('NOREPLICA no replica has it on its disk in time') : null;
+    } catch (error) {
+      return error;
+    }
+  };
+
+  const runGroup = async (group: Waiting[], replicas: 0 | 1): Promise<void> => {
+    try {
+      if (ended) throw new Error('the connection has ended');
+      const on = await within(open(), limits.connectMs, 'no answer');
+      const calls = group.map((one) =>
+        one.send(on).then(
+          () => null,
+          (error: unknown) => error,
+        ),
+      );
+      const vain = await within(disks(on, replicas), limits.callMs, 'Valkey did not answer in time');
+      const faults = await Promise.all(calls);
+      for (const [i, one] of group.entries()) {
+        const fault = faults[i] ?? vain;
+        if (fault) one.reject(fault);
+        else one.resolve();
+      }
+    } catch (error) {
+      connection?.disconnect();
+      for (const one of group) one.reject(error);
+    }
+  };
+
+  const run = async (): Promise<void> => {
+    busy = true;
+    while (waiting[0]) {
+      const { replicas } = waiting[0];
+      const group = waiting.filter((one) => one.replicas === replicas);
+      waiting = waiting.filter((one) => one.replicas !== replicas);
+      await runGroup(group, replicas);
+    }
+    busy = false;
+  };
+
+  return {
+    sync: (name: string, key: string, argument: Buffer, replicas: 0 | 1): Promise<void> =>
+      new Promise((resolve, reject) => {
+        waiting.push({ send: (on) => fcall(on, name, false, key, argument), replicas, resolve, reject });
+        if (!busy) void run();
+      }),
+    end() {
+      ended = true;
+      connection?.disconnect();
+    },
+  };
 }

@@ -1,6 +1,7 @@
 /** Which server of Valkey serves a key now: the only one, the primary among several, or a node of a cluster. */
 import keySlot from 'cluster-key-slot';
-import { systemClock } from '../kernel/clock.ts';
+import { systemClock, within } from '../kernel/clock.ts';
+import { limits } from '../kernel/limits.ts';
 import { type Link, openLink, type ServerInfo } from './valkey-link.ts';
 
 export type Valkey = {
@@ -10,8 +11,8 @@ export type Valkey = {
   runId(key: string): string;
   /** Calls a function on a key's server; the answer is its packed string. Rejects when it can't be known to have run. */
   call(name: string, readOnly: boolean, key: string, argument: Buffer): Promise<Buffer>;
-  /** As `Link.replicate`, on a key's server. */
-  replicate(name: string, key: string, argument: Buffer): Promise<void>;
+  /** As `Link.sync`, on a key's server. */
+  sync(name: string, key: string, argument: Buffer, replicas: 0 | 1): Promise<void>;
   /** The settings that durability rests on, of every server in use (of one key's: give it), and `replicas`. */
   settings(key?: string): Promise<Map<string, string>[]>;
   /** Calls `listener` each time that other servers serve (at the first time too). */
@@ -23,12 +24,15 @@ export type Valkey = {
 
 /** Slots `first` to `last`, and who serves them. */
 type Route = { first: number; last: number; link: Link };
+type View = { ok: boolean; epoch: number; routes: Route[] };
 
 const slots = 16_384;
 const durabilitySettings = ['appendonly', 'appendfsync', 'no-appendfsync-on-rewrite', 'maxmemory-policy'];
 /** With these a server says that it did nothing, and that another one should be asked. */
 const elsewhere = /^(MOVED|ASK|READONLY|CLUSTERDOWN|TRYAGAIN|MASTERDOWN)\b/;
 const firstRetryMs = 20;
+/** However many ask for it. */
+const pauseMs = 50;
 const lastRetryMs = 1_000;
 
 /** Whether a call failed with the word that nothing was done. */
@@ -36,8 +40,11 @@ export function wasElsewhere(error: unknown): boolean {
   return error instanceof Error && elsewhere.test(error.message);
 }
 
-/** Ranges of slots and the address of each one's primary, out of the answer to CLUSTER SHARDS. */
-function primariesOf(answer: unknown): { ranges: [number, number][]; host: string; port: number }[] {
+/**
+ * Ranges of slots and the address of each one's primary, out of the answer to CLUSTER SHARDS. A node that names no endpoint is
+ * where the one that was asked is.
+ */
+function primariesOf(answer: unknown, asked: string): { ranges: [number, number][]; host: string; port: number }[] {
   const member = (list: unknown[], name: string): unknown => list[list.indexOf(name) + 1];
   return (answer as unknown[][]).flatMap((shard) => {
     const numbers = member(shard, 'slots') as number[];
@@ -48,15 +55,25 @@ function primariesOf(answer: unknown): { ranges: [number, number][]; host: strin
     const primary = nodes.find((node) => member(node, 'role') === 'master' && member(node, 'health') === 'online');
     if (!primary || ranges.length === 0) return [];
     const endpoint = String(member(primary, 'endpoint') ?? '');
-    const host = endpoint && endpoint !== '?' ? endpoint : String(member(primary, 'ip'));
+    const host = endpoint === '?' ? String(member(primary, 'ip')) : endpoint || asked.replace(/:\d+$/, '');
     return [{ ranges, host, port: Number(member(primary, 'port')) }];
   });
+}
+
+/** Slots for which there is a server. */
+function covered(routes: Route[]): number {
+  return routes.reduce((sum, { first, last }) => sum + last - first + 1, 0);
+}
+
+/** Host and port, or the path: without user and password. */
+function hostOf(url: string): string {
+  return url.startsWith('unix:') ? url : new URL(url.replace(/^valkey:/, 'redis:')).host;
 }
 
 /** `seed`, but of another server: a cluster's nodes share user and password. */
 function urlOfNode(seed: string, host: string, port: number): string {
   const url = new URL(seed.startsWith('unix:') ? 'redis://localhost' : seed.replace(/^valkey:/, 'redis:'));
-  url.hostname = host.includes(':') ? `[${host}]` : host;
+  url.hostname = host.includes(':') ? `[${host.replace(/^\[|\]$/g, '')}]` : host;
   url.port = String(port);
   return url.href;
 }
@@ -82,7 +99,7 @@ export function connectValkey(urls: readonly string[], onError: (error: Error) =
 
   const reach = async (url: string): Promise<{ link: Link; info: ServerInfo }> => {
     const known = links.get(url);
-    if (known && !known.ended) return { link: known, info: await known.info() };
+    if (known && !known.ended) return { link: known, info: await within(known.info(), limits.connectMs, 'no answer') };
     const opened = await openLink(url, (link) => {
       if (routes.some((route) => route.link === link)) look();
     });
@@ -91,35 +108,48 @@ export function connectValkey(urls: readonly string[], onError: (error: Error) =
     return opened;
   };
 
-  const clusterRoutes = async (member: Link): Promise<Route[]> => {
-    const primaries = primariesOf(await member.command('CLUSTER', 'SHARDS'));
-    const found = await Promise.all(
+  /** A cluster as one member sees it; a primary that can't be reached is left out. */
+  const viewOf = async (member: Link): Promise<View> => {
+    const state = String(await member.command('CLUSTER', 'INFO'));
+    const primaries = primariesOf(await member.command('CLUSTER', 'SHARDS'), hostOf(member.url));
+    const found = await Promise.allSettled(
       primaries.map(async ({ ranges, host, port }) => {
         const { link } = await reach(urlOfNode(member.url, host, port));
         return ranges.map(([first, last]) => ({ first, last, link }));
       }),
     );
-    return found.flat();
+    return {
+      ok: /^cluster_state:ok\r?$/m.test(state),
+      epoch: Number(/^cluster_current_epoch:(\d+)/m.exec(state)?.[1] ?? 0),
+      routes: found.flatMap((one) => (one.status === 'fulfilled' ? one.value : [])),
+    };
   };
 
   const findRoutes = async (): Promise<Route[]> => {
     const seeds = new Set([...[...links.values()].filter((link) => !link.ended).map(({ url }) => url), ...urls]);
     const asked = await Promise.allSettled([...seeds].map(reach));
     const reached = asked.flatMap((one) => (one.status === 'fulfilled' ? [one.value] : []));
-    const member = reached.find(({ info }) => info.cluster);
-    if (member) {
-      const found = await clusterRoutes(member.link);
-      return found;
-    }
-    const primaries = reached.filter(({ info }) => info.primary);
-    if (primaries.length > 1)
-      throw new Error(
-        `several servers of VALKEY_URL say that they are the primary (${primaries.map(({ link }) => link.url.replace(/\/\/.*@/, '//')).join(', ')}): make all but one of them replicas (REPLICAOF)`,
+    const members = reached.filter(({ info }) => info.cluster);
+    if (members.length > 0) {
+      // One that was taken out, or is cut off with a minority, sees less or is behind.
+      const views = (await Promise.allSettled(members.map(({ link }) => viewOf(link)))).flatMap((one) =>
+        one.status === 'fulfilled' ? [one.value] : [],
       );
-    if (primaries[0]) return [{ first: 0, last: slots - 1, link: primaries[0].link }];
+      views.sort((a, b) => Number(b.ok) - Number(a.ok) || b.epoch - a.epoch || covered(b.routes) - covered(a.routes));
+      return views[0]?.routes ?? [];
+    }
+    // The same server may be there under two names.
+    const primaries = new Map(reached.filter(({ info }) => info.primary).map(({ link }) => [link.runId, link]));
+    if (primaries.size > 1)
+      throw new Error(
+        `several servers of VALKEY_URL say that they are the primary (${[...primaries.values()].map(({ url }) => hostOf(url)).join(', ')}): make all but one of them replicas (REPLICAOF)`,
+      );
+    for (const link of primaries.values()) return [{ first: 0, last: slots - 1, link }];
     const failed = asked.find((one) => one.status === 'rejected');
     throw reached.length > 0 || !failed
-      ? new Error('no server of VALKEY_URL is a primary')
+      ? new Error(
+          `${reached.map(({ link }) => hostOf(link.url)).join(' and ')} answer, as replicas: name the primary in VALKEY_URL too, or promote one`,
+        )
       : failed.reason instanceof Error
         ? failed.reason
         : new Error(String(failed.reason));
@@ -132,19 +162,17 @@ export function connectValkey(urls: readonly string[], onError: (error: Error) =
   const lookOnce = async (): Promise<void> => {
     stale = false;
     const found = await findRoutes();
-    const used = new Set(found.map(({ link }) => link));
-    for (const [url, link] of links)
-      if (!used.has(link)) {
-        links.delete(url);
-        link.close();
-      }
     if (closed.signal.aborted) return;
     const changed = !same(found, routes);
     routes = found;
+    for (const [url, link] of links)
+      if (!routes.some((route) => route.link === link)) {
+        links.delete(url);
+        link.close();
+      }
     if (routes.some(({ link }) => link.ended)) stale = true;
     if (changed) for (const listener of listeners) listener();
-    const covered = found.reduce((sum, { first, last }) => sum + last - first + 1, 0);
-    if (covered < slots) throw new Error(`only ${covered} of the cluster's ${slots} slots are served`);
+    if (covered(found) < slots) throw new Error(`only ${covered(found)} of the cluster's ${slots} slots are served`);
     complaint = '';
   };
 
@@ -163,11 +191,13 @@ export function connectValkey(urls: readonly string[], onError: (error: Error) =
         poke = resolve;
       });
       if (!stale && !closed.signal.aborted) await poked;
+      await systemClock.wait(pauseMs, closed.signal);
     }
   };
 
   const find = (key: string): Link | undefined => {
-    if (routes.length === 1) return routes[0]?.link;
+    // Where one serves everything no slot is needed.
+    if (routes.length === 1 && covered(routes) === slots) return routes[0]?.link;
     let slot = slotOf.get(key);
     if (slot === undefined) {
       slot = keySlot(key);
@@ -205,8 +235,8 @@ export function connectValkey(urls: readonly string[], onError: (error: Error) =
     },
     runId: (key) => serving(key).runId,
     call: async (name, readOnly, key, argument) => watched(serving(key).call(name, readOnly, key, argument)),
-    replicate: async (name, key, argument) => watched(serving(key).replicate(name, key, argument)),
-    settings: (key) => {
+    sync: async (name, key, argument, replicas) => watched(serving(key).sync(name, key, argument, replicas)),
+    settings: async (key) => {
       const used = key === undefined ? [...new Set(routes.map(({ link }) => link))] : [serving(key)];
       return Promise.all(used.map(settingsOf));
     },

@@ -22,7 +22,12 @@ export type Authority = {
   grant(shard: number, from: number, runId: string): Promise<boolean>;
   /** Notes that the shard was made in Valkey: from now on, empty means lost. */
   markOpened(shard: number): Promise<void>;
-  report(engine: string, runId: string, sightings: Sighting[]): Promise<void>;
+  /** Notes what an engine has seen; answers how these shards stand. */
+  report(
+    engine: string,
+    runId: string,
+    sightings: Sighting[],
+  ): Promise<{ shard: number; epoch: number; rebuilding: boolean }[]>;
   /**
    * The highest sequence that an engine has seen in epochs after `closedEpoch`, and how many living engines may yet get
    * answers from another run of Valkey than `runId`. (Not of one epoch: one may have been granted and never begun.)
@@ -71,16 +76,17 @@ export function createAuthority(pool: Pool): Authority {
       await pool.query('update ledger.shard set opened = true where shard = $1', [shard]);
     },
     async report(engine, runId, sightings) {
-      await pool.query(
+      const { rows } = await pool.query<{ shard: number; epoch: number; rebuilding: boolean }>(
         // An old one is dropped only when it proves nothing any more.
         `with old as (delete from ledger.sighting g using ledger.shard s
                        where s.shard = g.shard and g.at < now() - interval '1 day'
-                         and (g.epoch <= s.closed_epoch or g.seq <= s.watermark))
-         insert into ledger.sighting (engine, shard, epoch, run_id, seq, open)
+                         and (g.epoch <= s.closed_epoch or g.seq <= s.watermark)),
+         noted as (insert into ledger.sighting (engine, shard, epoch, run_id, seq, open)
          select $1, d.shard, d.epoch, $2, d.seq, d.open
            from unnest($3::int[], $4::int[], $5::bigint[], $6::boolean[]) as d(shard, epoch, seq, open)
          on conflict (engine, shard) do update
-            set epoch = excluded.epoch, run_id = excluded.run_id, seq = excluded.seq, open = excluded.open, at = now()`,
+            set epoch = excluded.epoch, run_id = excluded.run_id, seq = excluded.seq, open = excluded.open, at = now())
+         select shard, epoch, rebuilding is not null as rebuilding from ledger.shard where shard = any($3)`,
         [
           engine,
           runId,
@@ -90,6 +96,7 @@ export function createAuthority(pool: Pool): Authority {
           sightings.map((one) => one.open),
         ],
       );
+      return rows;
     },
     async sightings(shard, closedEpoch, runId) {
       const { rows } = await pool.query<{ seq: string | null; awaited: number }>(
@@ -109,9 +116,14 @@ export function createAuthority(pool: Pool): Authority {
  */
 export async function checkShardCount(pool: Pool, shards: number): Promise<void> {
   await pool.query('insert into ledger.deployment (shards) values ($1) on conflict do nothing', [shards]);
+  await expectShardCount(pool, shards);
+}
+
+/** Throws a SetupError when the ledger was begun with another number of shards. */
+export async function expectShardCount(pool: Pool, shards: number): Promise<void> {
   const { rows } = await pool.query<{ shards: number }>('select shards from ledger.deployment');
   const known = rows[0]?.shards;
-  if (known !== shards)
+  if (known !== undefined && known !== shards)
     throw new SetupError(
       'shards-changed',
       `SHARDS=${shards}, but this ledger was begun with ${known}: set SHARDS=${known}`,

@@ -32,7 +32,7 @@ export type RebuildReport = {
 /** What to call while it runs: a stage's name, and how many reservations were built so far. */
 export type RebuildProgress = (stage: string, reservations: number) => void;
 
-/** Sightings of the epochs that are to be closed, once every living engine has reported that it is done with them. */
+/** Sightings of the epochs that are to be closed, once every living engine has reported that it is done with them. Rejects when one isn't. */
 async function lastSightings(pool: Pool, shard: number, clock: Clock): Promise<{ seq: number; silent: number }> {
   const untilMs = clock.monotonicMs() + 2 * engineSilenceMs;
   for (;;) {
@@ -45,8 +45,10 @@ async function lastSightings(pool: Pool, shard: number, clock: Clock): Promise<{
       [shard, engineSilenceMs],
     );
     const row = rows[0];
-    if (!row?.awaited || clock.monotonicMs() > untilMs)
-      return { seq: Number(row?.seq ?? 0), silent: (row?.silent ?? 0) + (row?.awaited ?? 0) };
+    if (!row?.awaited) return { seq: Number(row?.seq ?? 0), silent: row?.silent ?? 0 };
+    // Not one that has fallen silent: it sells on, from a Valkey that this rebuild has not fenced.
+    if (clock.monotonicMs() > untilMs)
+      throw new Error(`an engine still sells from shard ${shard}, on another Valkey: stop it, or rebuild that one`);
     await clock.wait(50);
   }
 }

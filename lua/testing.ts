@@ -94,8 +94,9 @@ let shardsOpened = 0;
 export async function openTestShard(
   server: TestValkey,
   { outboxEvents = 1_000_000, rememberMs = 3_600_000 }: { outboxEvents?: number; rememberMs?: number } = {},
+  number = shardsOpened++,
 ): Promise<TestShard> {
-  const shard = shardOn(server, shardsOpened++);
+  const shard = shardOn(server, number);
   await shard.call(openShardCommand, { epoch: 1, expected: 0, outboxEvents, rememberMs });
   return shard;
 }

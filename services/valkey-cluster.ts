@@ -38,13 +38,14 @@ export async function joinCluster(nodes: RunningService[]): Promise<void> {
     const first = clients[0];
     if (first === undefined) return;
     const known = async (client: Redis): Promise<string> => String(await client.cluster('INFO'));
-    if (/cluster_known_nodes:1\r/.test(await known(first))) {
-      for (const [i, client] of clients.entries()) {
-        const [from, to] = [i, i + 1].map((n) => Math.floor((n * SLOTS) / clients.length));
+    for (const [i, client] of clients.entries()) {
+      const [from, to] = [i, i + 1].map((n) => Math.floor((n * SLOTS) / clients.length));
+      // What an interrupted start has done stays done.
+      if (!/myself.* connected \d/.test(String(await client.cluster('NODES'))))
         await client.call('CLUSTER', 'ADDSLOTSRANGE', String(from), String(Number(to) - 1));
-        const [port = 0, busPort = 0] = portsOf(nodes[i]);
-        if (i > 0) await first.call('CLUSTER', 'MEET', '127.0.0.1', String(port), String(busPort));
-      }
+      const [port = 0, busPort = 0] = portsOf(nodes[i]);
+      if (!String(await first.cluster('NODES')).includes(String(await client.cluster('MYID'))))
+        await first.call('CLUSTER', 'MEET', '127.0.0.1', String(port), String(busPort));
     }
     const joined = async (): Promise<boolean> => {
       const states = await Promise.all(clients.map(known));

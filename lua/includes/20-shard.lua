@@ -56,8 +56,15 @@ local function time_ms()
   return t[1] * 1000 + math.floor(t[2] / 1000)
 end
 
+-- Fails, before anything is written, while the shard's slot is moving to another node of a cluster: keys that aren't there yet
+-- could not be made then, and half of a change would be left.
+local function check_slot(prefix)
+  server.call('EXISTS', prefix .. 'never')
+end
+
 -- Returns the call's frame, or nil and the error to answer.
 local function open_call(keys, args)
+  check_slot(string.sub(keys[1], 1, -6))
   local epoch, seen, deadline = struct.unpack(HEADER, args[1])
   local shard = server.call('HMGET', keys[1], 'epoch', 'seq', 'at', 'live', 'acked', 'outbox_events', 'remember_ms')
   if not shard[1] then
