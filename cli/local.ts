@@ -1,8 +1,10 @@
 /** `stampede up`, `down` and `status`: the services of this machine. */
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
 import Table from 'cli-table3';
 import { SetupError } from '../kernel/errors.ts';
-import { down, type LocalServices, status, up } from '../services/local.ts';
-import { type RunningService, type ValkeyLayout, valkeyLayouts, valkeyUrlOf } from '../services/services.ts';
+import { down, type LocalServices, stateFolder, status, up } from '../services/local.ts';
+import { layoutOf, type RunningService, type ValkeyLayout, valkeyLayouts, valkeyUrlOf } from '../services/services.ts';
 
 type Options = { setName: string; json: boolean };
 type Print = (line: string) => void;
@@ -34,11 +36,19 @@ function exportsOf(services: LocalServices): string {
 
 /** Starts them, and prints where they are. Throws a ServiceError when one can't be had. */
 export async function upCommand(
-  options: Options & { kafka: boolean; valkey: ValkeyLayout },
+  options: Options & { kafka: boolean; valkey: ValkeyLayout | undefined },
   print: Print,
 ): Promise<void> {
   checkName(options);
-  const { setName, kafka, valkey, json } = options;
+  const { setName, kafka, json } = options;
+  const made = layoutOf((name) => existsSync(join(stateFolder({ setName }), name)));
+  // Another layout beside the same Postgres would be an empty Valkey in the place of the one that sold.
+  if (made && options.valkey && made !== options.valkey && !(made === 'single' && options.valkey === 'replica'))
+    throw new SetupError(
+      'other-layout',
+      `the set ${setName} was made with --valkey ${made}: leave it so, or take another --name`,
+    );
+  const valkey = options.valkey ?? made ?? 'single';
   const services = await up({
     setName,
     names: [...valkeyLayouts[valkey], 'postgres', ...(kafka ? (['kafka'] as const) : [])],
@@ -49,6 +59,11 @@ export async function upCommand(
     return;
   }
   print(servicesTable(services));
+  const given = running(services).filter(({ source }) => source === 'environment');
+  if (given.length > 0)
+    print(
+      `Not started, since the environment names them: ${given.map(({ name }) => name).join(', ')} (unset it to start them).`,
+    );
   print('`stampede serve` finds them by:');
   print(exportsOf(services));
 }

@@ -26,9 +26,12 @@ const transportOption = new Option(
   .choices(['auto', 'direct', 'kafka'] as const)
   .default('auto' as const);
 
-const valkeyOption = new Option('--valkey <layout>', 'one server, one with a replica, or a cluster of three')
-  .choices(['single', 'replica', 'cluster'] as const)
-  .default('single' as const);
+const layoutOption = () =>
+  new Option('--valkey <layout>', 'one server, one with a replica, or a cluster of three').choices([
+    'single',
+    'replica',
+    'cluster',
+  ] as const);
 
 const jsonOption = new Option('--json', 'answer with one JSON object on the last line');
 
@@ -167,7 +170,7 @@ program
     new Option('--workers <n>', 'processes of the engine').argParser(integerIn(1, limits.workersMax)).default(1),
   )
   .addOption(transportOption)
-  .addOption(valkeyOption)
+  .addOption(layoutOption().default('single' as const))
   .addOption(
     new Option('--durability <what>', 'what every answer survives; replicated needs a replica')
       .choices(durabilities)
@@ -198,10 +201,10 @@ program
   .command('up')
   .description('Start Valkey and Postgres on this machine, and leave them running')
   .addOption(new Option('--kafka', 'Kafka too'))
-  .addOption(valkeyOption)
+  .addOption(layoutOption().default(undefined, 'single, or what the set was made with'))
   .addOption(setOption)
   .addOption(jsonOption)
-  .action(async (options: { kafka?: boolean; valkey: ValkeyLayout; name: string; json?: boolean }) => {
+  .action(async (options: { kafka?: boolean; valkey?: ValkeyLayout; name: string; json?: boolean }) => {
     const { upCommand } = await import('./local.ts');
     const { name: setName, valkey, kafka = false, json = false } = options;
     await upCommand({ setName, valkey, kafka, json }, print);

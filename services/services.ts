@@ -36,6 +36,13 @@ export const valkeyLayouts = {
 } as const satisfies Record<string, readonly ServiceName[]>;
 export type ValkeyLayout = keyof typeof valkeyLayouts;
 
+/** The layout of which there are services; null where there are none, or of several. */
+export function layoutOf(has: (name: ServiceName) => boolean): ValkeyLayout | null {
+  if (clusterNames.some(has)) return has('valkey') ? null : 'cluster';
+  if (!has('valkey')) return null;
+  return has('valkey-replica') ? 'replica' : 'single';
+}
+
 /** What VALKEY_URL is for the Valkey among `services`; undefined where there is none. */
 export function valkeyUrlOf(services: Partial<Record<ServiceName, RunningService>>): string | undefined {
   const urls = Object.values(valkeyLayouts).flatMap((names) => names.map((name) => services[name]?.url ?? ''));

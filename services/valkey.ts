@@ -48,12 +48,22 @@ export const valkeyRecipe: Recipe = {
   stopSignal: 'SIGTERM',
   fromPath,
   fromRegistry,
-  prepare: (binary, site, context) => launchOf(binary, site, context),
+  async prepare(binary, site, context) {
+    // After a promotion it would be a second primary, or overwrite the newer data of the promoted one.
+    const replica = readRecord(join(dirname(site.folder), 'valkey-replica'));
+    const info = replica && (await ask(replica.ports[0] ?? 0, 'INFO replication\r\n'));
+    if (info?.includes('role:master\r\n')) throw new ServiceError('data-folder-unusable', promoted(site.folder));
+    return launchOf(binary, site, context);
+  },
   isReady: async (site, pid) => (await infoOf(site, pid)) !== null,
   url: (site) => `redis://127.0.0.1:${site.ports[0]}`,
   socketPath,
   compose: { port: 6379, url: (address) => `redis://${address}` },
 };
+
+const promoted = (folder: string) =>
+  `valkey-replica was promoted, and ${folder} has the old primary: it is not started. ` +
+  "Go on with another set, or rebuild: docs/how-to/run-it.md, 'After a promotion'";
 
 /** A replica of the set's `valkey`, with a disk of its own. Ready once it has all that the primary has. */
 export const replicaRecipe: Recipe = {
