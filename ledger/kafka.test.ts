@@ -120,6 +120,25 @@ test('Kafka stopped in the middle and started again: all arrives', { timeout: 18
   expect(counts.stopped).toBe(0);
 });
 
+test('a backlog arrives that is more than a broker takes at once', { timeout: 120_000 }, async () => {
+  const shard = engine.shard(0);
+  const skus = Array.from({ length: 50 }, (_, i) => `sku-${i}-`.padEnd(64, 'x'));
+  await makeSale(shard, { stock: Object.fromEntries(['shoe', ...skus].map((sku) => [sku, { east: 100_000 }])) });
+  const call = (name: string, lines: Record<string, number>) =>
+    reserve(
+      shard,
+      Array.from({ length: 512 }, (_, i) => ({ buyer: `${name}-${i}`, lines })),
+    );
+  for (let i = 0; i < 20; i++) await call(`b${i}`, { shoe: 1 });
+  // Here a single call's events are more.
+  await call('c', Object.fromEntries(skus.map((sku) => [sku, 1])));
+  await call('d', { shoe: 1 });
+  const counts = await pipeline({ stallMs: 20_000 });
+  await caughtUp();
+  expect(await balanceOf(pool)).toBe(`${100_000 - 21 * 512}/${21 * 512}/0`);
+  expect(counts.failed).toBe(0);
+});
+
 test('the topic lost whole in the middle: the relay sends again, nothing is lost', { timeout: 180_000 }, async () => {
   const counts = await pipeline();
   await makeSale(engine.shard(0), loadedSale);

@@ -13,6 +13,9 @@ export const topicOf = (name: string): string => `stampede.${name}.events`;
 const groupOf = (name: string): string => `stampede.${name}.ledger`;
 
 const partitionsDefault = 8;
+/** What is sent at once: a broker takes a million bytes unless told otherwise, and refuses more for good. */
+const sendBytes = 800_000;
+const messageOverheadBytes = 100;
 const batchValidator = Compile(BatchSchema);
 
 function connect(brokers: string[], logger: Logger): Kafka {
@@ -41,6 +44,27 @@ async function ensureTopic(kafka: Kafka, topic: string): Promise<number> {
   } finally {
     await admin.disconnect();
   }
+}
+
+type Outgoing = { key: string; value: string; partition: number };
+
+/**
+ * Messages in the order given, in pieces that a broker takes at once. A message that is too large for that goes alone and
+ * compressed: what makes it large says the same over and over.
+ */
+export function piecesOf(messages: Outgoing[]): { messages: Outgoing[]; compressed: boolean }[] {
+  const pieces: { messages: Outgoing[]; compressed: boolean }[] = [];
+  let room = 0;
+  for (const message of messages) {
+    const bytes = Buffer.byteLength(message.value) + messageOverheadBytes;
+    room -= bytes;
+    if (room >= 0) pieces.at(-1)?.messages.push(message);
+    else {
+      pieces.push({ messages: [message], compressed: bytes > sendBytes });
+      room = sendBytes - bytes;
+    }
+  }
+  return pieces;
 }
 
 /**
@@ -83,8 +107,11 @@ export function createKafkaCarrier(options: { brokers: string[]; name: string; l
           value: JSON.stringify(batch),
           partition: shard % partitions,
         }));
-        const sending = producer.send({ acks: -1, compression: CompressionTypes.None, topic, messages });
-        await within(sending, 20_000, 'Kafka did not take the events in time');
+        for (const piece of piecesOf(messages)) {
+          const compression = piece.compressed ? CompressionTypes.GZIP : CompressionTypes.None;
+          const sending = producer.send({ acks: -1, compression, topic, messages: piece.messages });
+          await within(sending, 20_000, 'Kafka did not take the events in time');
+        }
       } catch (error) {
         // The topic may be gone with all of Kafka: the next delivery begins anew, and makes it again.
         await hangUp(current);
