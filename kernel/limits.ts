@@ -47,7 +47,7 @@ export const limits = {
   // Outbox, relay, ledger
   outboxEvents: 4_000_000,
   outboxTailEvents: 10_000,
-  relayEntries: 200,
+  relayEntries: 2_000,
   relayAheadEvents: 200_000,
   relayStallMs: 5_000,
 

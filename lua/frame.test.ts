@@ -231,6 +231,40 @@ describe('the outbox', () => {
     expect(await shard.call(outboxReadCommand, { after: 0, max: 1 })).toMatchObject({ epoch: 1, seq: 12, acked: 0 });
   });
 
+  test('is read in bounded pieces, but an entry is never cut', async () => {
+    const shard = await openTestShard(server);
+    const skus = Array.from({ length: 50 }, (_, i) => `sku-${i}-`.padEnd(64, 'x'));
+    await makeSale(shard, { stock: Object.fromEntries(skus.map((sku) => [sku, { east: 1_000 }])) });
+    const buyers = Array.from({ length: 400 }, (_, i) => ({ buyer: `b${i}` }));
+    const lines = Object.fromEntries(skus.map((sku) => [sku, 1]));
+    const held = await reserve(
+      shard,
+      buyers.map(({ buyer }) => ({ buyer, lines })),
+    );
+    const references = held.map(({ seq }, i) => reference(seq, buyers[i]));
+    // One entry of more than a piece, then many that make more than one together.
+    await shard.call(releaseCommand, { references });
+    await makeSale(shard, { id: 'other', stock: { hat: { east: 100_000 } } });
+    for (let i = 0; i < 120; i++)
+      await reserve(
+        shard,
+        buyers.map(({ buyer }) => ({ sale: 2, buyer: `${buyer}-${i}`, lines: { hat: 1 } })),
+      );
+    const pieces: { id: number; body: Buffer }[][] = [];
+    for (let after = 0; ; after = pieces.at(-1)?.at(-1)?.id ?? 0) {
+      const { entries } = await shard.call(outboxReadCommand, { after, max: 2_000 });
+      if (entries.length === 0) break;
+      pieces.push(entries);
+    }
+    const bytes = pieces.map((entries) => entries.reduce((sum, { body }) => sum + body.length, 0));
+    const mostBytes = 1_048_576;
+    const large = bytes.findIndex((size) => size > mostBytes);
+    expect(pieces[large]?.length).toBe(1);
+    expect(bytes.filter((size) => size > mostBytes)).toHaveLength(1);
+    expect(bytes.filter((size) => size > mostBytes * 0.9).length).toBeGreaterThan(1);
+    expect(pieces.flat().map(({ id }) => `${id}-0`)).toEqual((await outboxOf(shard)).map(({ id }) => id));
+  });
+
   test('keeps a tail of what the ledger has, and everything that it has not', async () => {
     const shard = await openTestShard(server);
     await makeSale(shard, { stock: { shoe: { east: 10_000 } } });

@@ -102,15 +102,33 @@ local function open_call(keys, args)
   }
 end
 
--- The outbox's entries after a sequence: count, then id and body of each.
+-- An entry may be a small one or that of a thousand carts: a reader takes no more at a time than it can hold.
+local ENTRIES_BYTES = 1048576
+local ENTRIES_AT_ONCE = 16
+
+-- The outbox's entries after a sequence, at most `max` and at most ENTRIES_BYTES (but one, however large it is): count, then
+-- id and body of each.
 local function pack_entries(prefix, after, max)
-  local entries = server.call('XRANGE', prefix .. 'outbox', string.format('(%.0f-0', after), '+', 'COUNT', max)
-  local parts = { struct.pack('<H', #entries) }
-  for i = 1, #entries do
-    local id = tonumber(string.match(entries[i][1], '^%d+'))
-    local body = entries[i][2][2]
-    parts[#parts + 1] = struct.pack('<dI4c0', id, #body, body)
+  local parts, n, size = { '' }, 0, 0
+  local start = string.format('(%.0f-0', after)
+  while n < max do
+    local entries = server.call('XRANGE', prefix .. 'outbox', start, '+', 'COUNT', math.min(max - n, ENTRIES_AT_ONCE))
+    for i = 1, #entries do
+      local id, body = entries[i][1], entries[i][2][2]
+      size = size + #body
+      if size > ENTRIES_BYTES and n > 0 then
+        max = n
+        break
+      end
+      n = n + 1
+      parts[n + 1] = struct.pack('<dI4c0', tonumber(string.match(id, '^%d+')), #body, body)
+      start = '(' .. id
+    end
+    if #entries < ENTRIES_AT_ONCE then
+      break
+    end
   end
+  parts[1] = struct.pack('<H', n)
   return table.concat(parts)
 end
 
