@@ -43,6 +43,7 @@ const {
   rebuildReadCommand,
   rebuildSaleCommand,
   releaseCommand,
+  replicateCommand,
   returnUnitsCommand,
   setSaleStateCommand,
   shardStatusCommand,
@@ -95,6 +96,7 @@ async function runAll(shard: TestShard): Promise<void> {
   await shard.call(readSaleCommand, { id: 'one' });
   await shard.call(snapshotCommand, {});
   await shard.call(shardStatusCommand, {});
+  await shard.call(replicateCommand, {});
   await shard.call(openShardCommand, { epoch: 2, expected: 1, outboxEvents: 1_000, rememberMs: 1_000 });
 
   const of = { token: 'a-rebuild---', no: 1 };
@@ -208,7 +210,7 @@ test('every key that any command touches carries the shard’s hash tag', async 
   const inner = lines.filter(({ source }) => source === 'lua').map(({ args }) => args);
   const keyless = new Set(['time']);
   const firstKey = new Set(
-    'hget hset hmget hgetall hlen hdel hrandfield xadd xtrim xrange rpush llen lindex ltrim del unlink zadd zrem zrange zrangebyscore'.split(
+    'exists hget hset hmget hgetall hlen hdel hrandfield xadd xtrim xrange rpush llen lindex ltrim del unlink zadd zrem zrange zrangebyscore'.split(
       ' ',
     ),
   );
