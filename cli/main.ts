@@ -362,8 +362,8 @@ function fail(error: unknown): never {
   }
   const code = (error as { code?: string }).code;
   if (code === 'ECONNREFUSED' || code === '28P01' || code === '3D000')
-    process.stderr.write(`stampede: DATABASE_URL can't be used: ${(error as Error).message}\n`);
-  else process.stderr.write(`stampede: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}\n`);
+    fail(new SetupError('postgres-unreachable', `DATABASE_URL can't be used: ${(error as Error).message}`));
+  process.stderr.write(`stampede: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}\n`);
   process.exit(1);
 }
 

@@ -43,6 +43,10 @@ export async function reconcileCommand(
         waitMs: options.waitMs,
         clock: systemClock,
       });
+      // An operator is told more than a buyer.
+      for (const { shard, reason } of stores.shards.fenced())
+        for (const report of found.shards)
+          if (report.shard === shard && report.unread !== null) report.unread = `it is fenced: ${reason}`;
     } finally {
       await stores.close();
     }

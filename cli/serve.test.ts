@@ -114,7 +114,7 @@ describe('a wrong configuration is one clear line and exit code 2', () => {
     ['DATABASE_URL', { DATABASE_URL: 'postgres://stampede:geheim@127.0.0.1:1/stampede' }],
   ])('%s away at the start: it ends, names it, and tells no password', async (name, env) => {
     const command = runCommand(['serve', '--port', '0'], { ...bed.env, ...env, LOG_LEVEL: 'silent' });
-    expect(await command.ended).not.toBe(0);
+    expect(await command.ended).toBe(2);
     expect(command.stderr()).toContain(name);
     expect(command.stderr()).not.toContain('geheim');
     expect(command.stderr()).not.toMatch(/^\s+at /m);
