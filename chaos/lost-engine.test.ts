@@ -49,12 +49,13 @@ it('all engines, and an old copy of Valkey’s files put back: what nobody alive
   const last = startBuyers(on);
   await last.more(50);
   await last.stop();
-  await on.services.kill('valkey', 'SIGKILL');
-  putBack();
-  await Promise.all([on.services.startOne('valkey'), on.services.startOne('postgres')]);
-  await on.restartServe('SIGKILL');
-  const ready = await on.request<{ fenced: unknown[] }>('GET', '/readyz');
-  expect(ready.body.fenced).toEqual([]);
+  await on.restartServe('SIGKILL', async () => {
+    await on.services.kill('valkey', 'SIGKILL');
+    putBack();
+    await Promise.all([on.services.startOne('valkey'), on.services.startOne('postgres')]);
+  });
+  const fenced = async () => (await on.request<{ fenced: unknown[] }>('GET', '/readyz')).body.fenced;
+  await expect.poll(fenced, { timeout: 20_000 }).toEqual([]);
   expect(new Set(await statesOf(first.sold))).toEqual(new Set(['held']));
   expect(new Set(await statesOf(last.sold))).toEqual(new Set(['not-found']));
 }, 120_000);

@@ -160,9 +160,13 @@ export async function startTestbed(options: TestbedOptions = {}) {
       ask<Reservation>('POST', '/v1/reservations', { token, key, body }),
     /** Starts one more engine process on the same stores. */
     serve,
-    /** Ends the first engine process, answers how it ended, and starts it again on another port. */
-    async restartServe(signal?: NodeJS.Signals): Promise<number | NodeJS.Signals | null> {
+    /** Ends the first engine process, does what is to be done meanwhile, starts it again on another port; answers how it ended. */
+    async restartServe(
+      signal?: NodeJS.Signals,
+      meanwhile?: () => Promise<unknown>,
+    ): Promise<number | NodeJS.Signals | null> {
       const code = first ? await first.stop(signal) : null;
+      await meanwhile?.();
       first = await serveFirst();
       return code;
     },

@@ -135,8 +135,17 @@ export function connectValkey(urls: readonly string[], onError: (error: Error) =
       const views = (await Promise.allSettled(members.map(({ link }) => viewOf(link)))).flatMap((one) =>
         one.status === 'fulfilled' ? [one.value] : [],
       );
-      views.sort((a, b) => Number(b.ok) - Number(a.ok) || b.epoch - a.epoch || covered(b.routes) - covered(a.routes));
-      return views[0]?.routes ?? [];
+      const worth = ({ ok, epoch, routes: found }: View): number[] => [
+        Math.min(found.length, 1),
+        Number(ok),
+        epoch,
+        covered(found),
+      ];
+      const better = (a: View, b: View): number =>
+        worth(b)
+          .map((value, i) => value - (worth(a)[i] ?? 0))
+          .find((difference) => difference !== 0) ?? 0;
+      return views.sort(better)[0]?.routes ?? [];
     }
     // The same server may be there under two names.
     const primaries = new Map(reached.filter(({ info }) => info.primary).map(({ link }) => [link.runId, link]));
