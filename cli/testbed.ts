@@ -74,7 +74,7 @@ export type TestbedOptions = {
 };
 
 /** The contract's tests run once on each layout: vitest.config.ts. */
-function layoutOfTests(): ValkeyLayout {
+export function layoutOfTests(): ValkeyLayout {
   const wanted = process.env.STAMPEDE_TEST_VALKEY ?? 'single';
   if (wanted === 'single' || wanted === 'replica' || wanted === 'cluster') return wanted;
   throw new Error(`STAMPEDE_TEST_VALKEY=${wanted}: single, replica or cluster`);

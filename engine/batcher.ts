@@ -138,7 +138,8 @@ export function createBatcher<Request, Result>(options: {
   };
 }
 
-const unknown = refusal(
+/** Of a call that got no answer. */
+export const unknown = refusal(
   'unavailable',
   'What happened is not known. Ask again with the same key: it is safe, and tells.',
 );

@@ -1,12 +1,12 @@
 /** The operator's calls: sales, their stock, and when they open and close. */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { type Answer, type Sale, startTestbed, type Testbed } from '../cli/testbed.ts';
+import { type Answer, layoutOfTests, type Sale, startTestbed, type Testbed } from '../cli/testbed.ts';
 import { expectProblem, holder, unitsOf } from '../cli/testbed-checks.ts';
 import { waitUntil } from '../services/waiting.ts';
 
 const sku = 'a';
 const stock = [{ sku, warehouse: 'w', quantity: 10 }];
-const hasReplica = process.env.STAMPEDE_TEST_VALKEY === 'replica';
+const hasReplica = layoutOfTests() === 'replica';
 let bed: Testbed;
 
 beforeAll(async () => {

@@ -1,14 +1,11 @@
 /** What it means to whoever asked that a call to a shard failed. */
 import { RefusalError, refusal } from '../kernel/errors.ts';
+import { unknown } from './batcher.ts';
 import { wasElsewhere } from './valkey.ts';
 
 export const away = refusal('unavailable', 'The stock cannot be reached. Try again with the same key.');
 export const fenced = refusal('shard-fenced', 'This part of the stock is fenced. Try again later.');
 const overloaded = refusal('overloaded', 'Too much is going on. Nothing was taken; try again shortly.');
-const unknown = refusal(
-  'unavailable',
-  'What happened is not known. Ask again with the same key: it is safe, and tells.',
-);
 
 /** It was done, and what the sale promises isn't so yet, or not known to be. */
 export const unsafe = (why: string) =>

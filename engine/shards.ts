@@ -111,6 +111,14 @@ export async function openShards(options: ShardOptions & { count: number }): Pro
     return opening;
   };
   const openOnce = async (): Promise<void> => {
+    // Once for all shards of a connection: there may be a thousand.
+    const looks = new Map<number, Promise<ServerFaults>>();
+    const lookOnce = (shard: Shard): Promise<ServerFaults> => {
+      const link = valkey.linkOf(shard.key);
+      const looking = looks.get(link) ?? lookAtServer(shard);
+      looks.set(link, looking);
+      return looking;
+    };
     const stays = (shard: Shard, error: unknown) => shard.leave(`it could not be opened: ${String(error)}`);
     try {
       await report();
@@ -118,7 +126,7 @@ export async function openShards(options: ShardOptions & { count: number }): Pro
         byLink(closed()).map(async (together) => {
           for (const shard of together) {
             try {
-              await shard.open(() => lookAtServer(shard));
+              await shard.open(() => lookOnce(shard));
             } catch (error) {
               stays(shard, error);
             }

@@ -58,7 +58,7 @@ function connect(url: string): Redis {
 }
 
 /** The servers' answer to INFO, as much of it as matters here. */
-export function serverInfoOf(text: string): ServerInfo {
+function serverInfoOf(text: string): ServerInfo {
   const value = (name: string): string => new RegExp(`^${name}:(.*?)\\r?$`, 'm').exec(text)?.[1] ?? '';
   return {
     runId: value('run_id'),

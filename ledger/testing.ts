@@ -12,7 +12,7 @@ import { systemClock } from '../kernel/clock.ts';
 import { encodeReservationId, shardKey } from '../kernel/ids.ts';
 import { createLogger } from '../kernel/logger.ts';
 import { commitCommand, releaseCommand } from '../lua/bindings.ts';
-import { reference, reserve, type TestShard } from '../lua/testing.ts';
+import { environmentWithoutServices, reference, reserve, type TestShard } from '../lua/testing.ts';
 import { type ServiceName, type ServiceSet, startServices } from '../services/services.ts';
 import { type Applied, applyBatches, readWatermark } from './apply.ts';
 import { createAuthority } from './authority.ts';
@@ -25,7 +25,7 @@ import type { RebuildTarget } from './rebuild-content.ts';
 export const silent = createLogger({ level: process.env.TEST_LOG_LEVEL ?? 'silent', name: 'test' });
 
 export async function startTestServices(names: ServiceName[]): Promise<ServiceSet> {
-  const { VALKEY_URL: _valkey, DATABASE_URL: _database, KAFKA_BROKERS: _kafka, ...env } = process.env;
+  const env = environmentWithoutServices();
   return startServices({ names, dataDir: mkdtempSync(join(tmpdir(), 'stampede-ledger-')), removeDataDir: true, env });
 }
 
