@@ -1,7 +1,8 @@
 /** Engines die in mid-sale. What they told buyers is Valkey's to keep, unless Valkey is put back in time as well. */
 import { afterEach, expect, it } from 'vitest';
 import { runCommand } from '../cli/testbed-command.ts';
-import { copyFiles, type Selling, type Sold, startBuyers, startSelling } from './selling.ts';
+import { copyFiles } from './old-copy.ts';
+import { type Selling, type Sold, startBuyers, startSelling } from './selling.ts';
 
 let selling: Selling | undefined;
 afterEach(async () => {
@@ -41,7 +42,7 @@ it('all engines, and an old copy of Valkey’s files put back: what nobody alive
   await first.more(50);
   await first.stop();
   await on.services.stopOne('valkey');
-  const putBack = copyFiles(on);
+  const putBack = copyFiles(on.services.services.valkey?.dataDir ?? '');
   await on.services.startOne('valkey');
   await expect.poll(async () => (await on.request('GET', '/readyz')).status, { timeout: 20_000 }).toBe(200);
   // No report of what the engine sees now can reach Postgres, as in the last second before an end.

@@ -8,9 +8,9 @@ import { Redis } from 'iovalkey';
 import { afterEach, expect, it } from 'vitest';
 import type { Testbed } from '../cli/testbed.ts';
 import { runCommand } from '../cli/testbed-command.ts';
+import { copyFiles } from './old-copy.ts';
 import {
   background,
-  copyFiles,
   expectFenced,
   expectOnlyReportedLosses,
   type Selling,
@@ -46,7 +46,7 @@ const losses: [string, Loss][] = [
     'an old copy is put back, ahead of the ledger and behind what was sold',
     async (on, more) => {
       await on.services.kill('valkey', 'SIGKILL');
-      const putBack = copyFiles(on);
+      const putBack = copyFiles(on.services.services.valkey?.dataDir ?? '');
       await on.services.startOne('valkey');
       await more(100);
       await on.services.kill('valkey', 'SIGKILL');

@@ -78,10 +78,17 @@ export function canCompile(): boolean {
   return spawnSync(compiler, ['-E', '-include', 'stdio.h', '-x', 'c', '/dev/null']).status === 0;
 }
 
-/** Starts a Valkey whose power can be lost, in a temporary folder of its own. */
-export async function startFragileValkey(options: ValkeyOptions = {}): Promise<FragileValkey> {
-  // The shim compares with what the kernel calls the place.
-  const dataDir = realpathSync(mkdtempSync(join(tmpdir(), 'stampede-power-')));
+/** What stands between a Valkey in `folder` and its disk. */
+export type FragileDisk = {
+  /** For Valkey's process. */
+  env: Record<string, string>;
+  notes(): Notes;
+  /** Once Valkey was killed: takes out of the folder what was not on the disk. */
+  lose(loss: PowerLoss): Promise<Crash>;
+};
+
+/** Makes the disk of a Valkey that will live in `dataDir`/valkey. `dataDir` is what the kernel calls the place: no links. */
+export async function makeFragileDisk(dataDir: string): Promise<FragileDisk> {
   const notesFolder = join(dataDir, 'notes');
   mkdirSync(notesFolder);
   const env = environmentWithoutServices();
@@ -89,31 +96,44 @@ export async function startFragileValkey(options: ValkeyOptions = {}): Promise<F
   const source = join(import.meta.dirname, 'fsync-shim.c');
   await mustRun([compiler, '-shared', '-fPIC', '-O2', '-pthread', '-o', shim, source], { env, timeoutMs: 60_000 });
   const folder = join(dataDir, 'valkey');
+  const notes = (): Notes => readNotes(notesFolder);
+  return {
+    env: {
+      ...{ LD_PRELOAD: shim, SYNCED_FOLDER: folder, SYNCED_NOTES: notesFolder },
+      SYNCED_DELAY_US: String(syncDelayUs),
+    },
+    notes,
+    async lose(loss) {
+      const allGone = async () => (await Promise.all(notes().children.map(processStart))).every((one) => one === null);
+      if (!(await waitUntil(allGone, endOfChildrenMs))) throw new Error('a child of Valkey has outlived it');
+      const found = notes();
+      return { unsyncedBytes: cut(folder, notesFolder, found, loss), notes: found };
+    },
+  };
+}
+
+/** Starts a Valkey whose power can be lost, in a temporary folder of its own. */
+export async function startFragileValkey(options: ValkeyOptions = {}): Promise<FragileValkey> {
+  const dataDir = realpathSync(mkdtempSync(join(tmpdir(), 'stampede-power-')));
+  const disk = await makeFragileDisk(dataDir);
   const services = await startServices({
     names: ['valkey'],
     dataDir,
     removeDataDir: true,
-    env: {
-      ...{ ...env, LD_PRELOAD: shim },
-      ...{ SYNCED_FOLDER: folder, SYNCED_NOTES: notesFolder, SYNCED_DELAY_US: String(syncDelayUs) },
-    },
+    env: { ...environmentWithoutServices(), ...disk.env },
     valkey: options,
   });
-  const notes = (): Notes => readNotes(notesFolder);
-  if (notes().names.size === 0) {
+  if (disk.notes().names.size === 0) {
     await services.stop();
     throw new Error('Valkey runs without the shim: it has noted nothing of the start');
   }
   return {
     services,
-    folder: join(folder, 'appendonlydir'),
-    notes,
+    folder: join(dataDir, 'valkey', 'appendonlydir'),
+    notes: disk.notes,
     async losePower(loss) {
       await services.kill('valkey', 'SIGKILL');
-      const allGone = async () => (await Promise.all(notes().children.map(processStart))).every((one) => one === null);
-      if (!(await waitUntil(allGone, endOfChildrenMs))) throw new Error('a child of Valkey has outlived it');
-      const found = notes();
-      return { unsyncedBytes: cut(folder, notesFolder, found, loss), notes: found };
+      return disk.lose(loss);
     },
     powerOn: async () => {
       await services.startOne('valkey');

@@ -1,7 +1,4 @@
 /** For fault tests: one sale on one shard, buyers who come without end, and what they may have lost. */
-import { cpSync, mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { Pool } from 'pg';
 import { expect } from 'vitest';
 import { startTestbed, type Testbed, type TestbedOptions } from '../cli/testbed.ts';
@@ -52,18 +49,6 @@ export function startBuyers(on: Testbed) {
       over = true;
       await all;
     },
-  };
-}
-
-/** Copies Valkey's files, which it must not write just then; what it answers puts the copy in the place of what is there. */
-export function copyFiles(on: Testbed): () => void {
-  const files = join(on.services.services.valkey?.dataDir ?? '', 'appendonlydir');
-  const copy = mkdtempSync(join(tmpdir(), 'stampede-old-copy-'));
-  cpSync(files, copy, { recursive: true });
-  return () => {
-    rmSync(files, { recursive: true });
-    cpSync(copy, files, { recursive: true });
-    rmSync(copy, { recursive: true });
   };
 }
 

@@ -21,7 +21,7 @@ afterAll(async () => {
 const drop = { title: 'Drop', stock: ['shoe', 'hat'].map((sku) => ({ sku, warehouse: 'east', quantity: 100 })) };
 
 async function run(args: string[], input?: string) {
-  const command = runCommand(args, bed.env, input);
+  const command = runCommand(args, bed.env, input === undefined ? {} : { input });
   return { code: await command.ended, out: command.stdout(), err: command.stderr() };
 }
 

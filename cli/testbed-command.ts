@@ -4,7 +4,7 @@ import { once } from 'node:events';
 import { join } from 'node:path';
 import { waitUntil } from '../services/waiting.ts';
 
-const mainPath = join(import.meta.dirname, 'main.ts');
+const repository = join(import.meta.dirname, '..');
 /** For a ready line, and for an end. */
 const waitMs = 30_000;
 
@@ -22,11 +22,15 @@ export type Served = Command & { url: string };
 
 /**
  * Runs `stampede ARGS`; it ends with this process. `env` is added to the environment, '' takes a variable away; `input` is
- * its standard input.
+ * its standard input; `tree` is another copy of this repository to run it from.
  */
-export function runCommand(args: string[], env: Record<string, string> = {}, input?: string): Command {
+export function runCommand(
+  args: string[],
+  env: Record<string, string> = {},
+  { input, tree = repository }: { input?: string; tree?: string } = {},
+): Command {
   const given = Object.entries({ ...process.env, ...env, STAMPEDE_PARENT_FD: '3' });
-  const child = spawn(process.execPath, [mainPath, ...args], {
+  const child = spawn(process.execPath, [join(tree, 'cli', 'main.ts'), ...args], {
     stdio: [input === undefined ? 'ignore' : 'pipe', 'pipe', 'pipe', 'pipe'],
     env: Object.fromEntries(given.filter(([, value]) => value !== '')),
   });
@@ -53,8 +57,8 @@ export function runCommand(args: string[], env: Record<string, string> = {}, inp
 }
 
 /** Runs `stampede serve …` until its ready line. Throws with its standard error when that doesn't come in time. */
-export async function runServe(args: string[], env: Record<string, string>): Promise<Served> {
-  const command = runCommand(['serve', ...args], env);
+export async function runServe(args: string[], env: Record<string, string>, tree?: string): Promise<Served> {
+  const command = runCommand(['serve', ...args], env, tree === undefined ? {} : { tree });
   let end: number | NodeJS.Signals | null = null;
   void command.ended.then((code) => {
     end = code;

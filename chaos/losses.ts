@@ -1,0 +1,141 @@
+/** What clients were told and the ledger doesn't have: `no-ack-lost` and `fenced`, and the history less what was lost. */
+import { decodeReservationId, shardOfSale } from '../kernel/ids.ts';
+import { shards } from './bed.ts';
+import type { Evidence, Loss } from './evidence.ts';
+import type { Fact, Finding, History, Operation } from './history.ts';
+
+type Reserved = Extract<Fact, { kind: 'reserved' }>;
+
+/** An operation that was answered with success, and of whose effect the ledger knows nothing. */
+export type Missing = { operation: Operation; shard: number; loss: Loss | null };
+
+type Known = { reserved: Map<string, Reserved>; ends: Map<string, Fact['kind']>; changes: Set<string> };
+
+function known({ sales, facts }: History): Known {
+  const names = new Map(sales.map(({ shard, no, saleId }) => [`${shard}/${no}`, saleId]));
+  const found: Known = { reserved: new Map(), ends: new Map(), changes: new Set() };
+  for (const fact of facts) {
+    if (fact.kind === 'reserved') found.reserved.set(fact.id, fact);
+    else if (fact.kind === 'adjusted' || fact.kind === 'restocked')
+      found.changes.add(`${names.get(`${fact.shard}/${fact.no}`)}/${fact.id}`);
+    else if ('reservation' in fact) found.ends.set(`${fact.shard}/${fact.reservation}`, fact.kind);
+  }
+  return found;
+}
+
+/** Whether the ledger has what the operation was answered. */
+function isKnown({ saleId, call, answered }: Operation, ledger: Known): boolean {
+  if (call.kind === 'adjust') return ledger.changes.has(`${saleId}/${call.id}`);
+  const told = answered?.answer.reservation;
+  if (!told) return true;
+  const reserved = ledger.reserved.get(told.id);
+  if (!reserved) return false;
+  const end = ledger.ends.get(`${reserved.shard}/${reserved.seq}`);
+  if (call.kind === 'commit') return end === 'committed' || end === 'returned';
+  if (call.kind === 'release') return end === 'released';
+  if (call.kind === 'extend') return reserved.lastExpiresAtMs >= told.expiresAtMs;
+  return true;
+}
+
+/** Finds them all. A loss of the shard covers an operation that was answered before the shard sold again. */
+export function findMissing(history: History, evidence: Evidence): Missing[] {
+  const ledger = known(history);
+  const missing: Missing[] = [];
+  for (const operation of history.operations) {
+    const { answered, call, callMs } = operation;
+    if (!answered || answered.answer.status >= 300 || isKnown(operation, ledger)) continue;
+    const id =
+      call.kind === 'reserve' ? answered.answer.reservation?.id : 'reservation' in call ? call.reservation : null;
+    const ref = id ? decodeReservationId(id) : null;
+    // The sale may be lost too.
+    const shard = ref?.shard ?? shardOfSale(operation.saleId, shards);
+    const covers = (loss: Loss): boolean => {
+      if (loss.shard !== shard || loss.lost === null || callMs > loss.openedAtMs) return false;
+      // Of a reservation its sequence is known; of the other calls only that something of that time is gone.
+      return call.kind !== 'reserve' || (ref !== null && ref.seq >= loss.lost.from && ref.seq <= loss.lost.to);
+    };
+    missing.push({ operation, shard, loss: evidence.losses.find(covers) ?? null });
+  }
+  return missing;
+}
+
+const textOf = ({ operation: { saleId, call, callMs, answered } }: Missing): string =>
+  `${call.kind} of ${saleId}, called ${callMs.toFixed(1)} and answered ${answered?.atMs.toFixed(1)}: ${
+    answered?.answer.reservation?.id ?? JSON.stringify(call)
+  }`;
+
+const most = 20;
+
+/**
+ * What a buyer was told is in the ledger. `mayLose`: the fault took what the durability doesn't cover, so what is missing must
+ * have been reported; and the reports cover little more than that.
+ */
+export function noAckLost(missing: Missing[], losses: Loss[], mayLose: boolean): Finding[] {
+  const findings = missing.flatMap((one) => {
+    if (one.loss === null) return [`not in the ledger, nor in a report of losses: ${textOf(one)}`];
+    return mayLose ? [] : [`lost, and this durability covers this fault: ${textOf(one)}`];
+  });
+  for (const { shard, lost, silentEngines } of mayLose ? losses : [])
+    if (lost !== null && silentEngines > 0)
+      findings.push(`shard ${shard}: a report of losses that ${silentEngines} living engines had no part in`);
+  return findings.slice(0, most);
+}
+
+/**
+ * Nothing is sold from a Valkey that has gone back in time. `struckMs`: since when it had; `graceMs`: how long after that the
+ * last answer of the lost history may have been on its way.
+ */
+export function fenced(history: History, missing: Missing[], struckMs: number | null, graceMs: number): Finding[] {
+  const findings: Finding[] = [];
+  const told = new Map<string, string>();
+  for (const { call, answered } of history.operations) {
+    const id = call.kind === 'reserve' && !answered?.answer.replayed ? answered?.answer.reservation?.id : undefined;
+    const ref = id === undefined ? null : decodeReservationId(id);
+    if (id === undefined || ref === null) continue;
+    const place = `${ref.shard}/${ref.seq}`;
+    const other = told.get(place);
+    const lost = (one: string): boolean =>
+      missing.some(({ operation }) => operation.answered?.answer.reservation?.id === one);
+    if (other !== undefined && other !== id && !lost(id) && !lost(other))
+      findings.push(`two reservations were answered at sequence ${place}: ${other} and ${id}`);
+    told.set(place, id);
+  }
+  for (const one of missing)
+    if (struckMs !== null && one.operation.callMs > struckMs + graceMs)
+      findings.push(
+        `sold ${(one.operation.callMs - struckMs).toFixed(0)} ms after Valkey had gone back: ${textOf(one)}`,
+      );
+  return findings.slice(0, most);
+}
+
+/**
+ * The history that the other checkers look at: what was lost may have happened or not, and what else was answered in the time
+ * that was lost speaks of a history that is no more.
+ */
+export function withoutLost(history: History, missing: Missing[], losses: Loss[]): History {
+  const gone = new Set(missing.map(({ operation }) => operation));
+  const kept = new Set(history.sales.map(({ saleId }) => saleId));
+  const lostIds = new Set(
+    missing.map(({ operation: { call, answered } }) =>
+      call.kind === 'reserve' ? answered?.answer.reservation?.id : undefined,
+    ),
+  );
+  const eras = losses.flatMap((loss) => {
+    if (loss.lost === null) return [];
+    const last = history.facts.findLast(({ shard, seq }) => shard === loss.shard && seq <= loss.seq);
+    return [{ shard: loss.shard, fromMs: (last?.atMs ?? 0) - 1_000, toMs: loss.openedAtMs }];
+  });
+  return {
+    ...history,
+    operations: history.operations.flatMap((operation) => {
+      const { answered, callMs, call, saleId } = operation;
+      // With its sale, or its reservation, it is of no history any more.
+      if (!kept.has(saleId) || ('reservation' in call && lostIds.has(call.reservation))) return [];
+      if (gone.has(operation)) return [{ ...operation, answered: null }];
+      const effect = answered !== null && answered.answer.status < 300 && call.kind !== 'read';
+      const shard = shardOfSale(saleId, shards);
+      const within = eras.some((era) => era.shard === shard && callMs < era.toMs && (answered?.atMs ?? 0) > era.fromMs);
+      return answered !== null && !effect && within ? [] : [operation];
+    }),
+  };
+}

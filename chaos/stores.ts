@@ -1,0 +1,81 @@
+/** Checkers of what the stores say when all is over: `no-gap-no-fork`, `drains`, and that they agree with each other. */
+import type { BalanceRow, Evidence } from './evidence.ts';
+import type { Finding } from './history.ts';
+import type { Fates } from './verdict.ts';
+
+const most = 20;
+
+/** A shard's sequence has no hole, no twin, no second history, in the ledger and in what the outbox still has. */
+export function noGapNoFork({ batches, outboxes, shards, facts, quarantined, losses }: Evidence): Finding[] {
+  const findings: Finding[] = [];
+  const known = new Map(batches.map((batch) => [`${batch.shard}/${batch.seqLast}`, batch]));
+  for (const { shard, watermark, stopped } of shards) {
+    if (stopped !== null) findings.push(`shard ${shard} is stopped: ${stopped}`);
+    let next = 1;
+    let epoch = 0;
+    for (const batch of batches) {
+      if (batch.shard !== shard) continue;
+      if (batch.seqFirst !== next)
+        findings.push(`shard ${shard}: sequence ${next} is followed by a batch from ${batch.seqFirst}`);
+      if (batch.epoch < epoch)
+        findings.push(`shard ${shard}: epoch ${batch.epoch} at ${batch.seqFirst}, after epoch ${epoch}`);
+      next = batch.seqLast + 1;
+      epoch = batch.epoch;
+    }
+    if (next !== watermark + 1)
+      findings.push(`shard ${shard}: the watermark is ${watermark}, its batches end at ${next - 1}`);
+  }
+  for (const batch of outboxes) {
+    const place = `shard ${batch.shard}, ${batch.seqFirst} to ${batch.seqLast}`;
+    const ledger = known.get(`${batch.shard}/${batch.seqLast}`);
+    if (!ledger) findings.push(`${place}: in the outbox, not in the ledger`);
+    else if (ledger.digest !== batch.digest || ledger.epoch !== batch.epoch)
+      findings.push(`${place}: outbox and ledger have two histories`);
+  }
+  const seen = new Set<string>();
+  for (const { shard, seq } of facts) {
+    if (seen.has(`${shard}/${seq}`)) findings.push(`shard ${shard}: two facts at sequence ${seq}`);
+    seen.add(`${shard}/${seq}`);
+  }
+  for (const { shard, epoch, seqFirst, reason } of quarantined)
+    if (!losses.some((loss) => loss.shard === shard && epoch < loss.epoch))
+      findings.push(
+        `shard ${shard}: ${seqFirst} of epoch ${epoch} was set apart, and no rebuild closed that: ${reason}`,
+      );
+  return findings.slice(0, most);
+}
+
+const placeOf = ({ shard, no, sku, warehouse }: BalanceRow): string => `${shard}/${no}/${sku}/${warehouse}`;
+
+/** Balances add up, are what the entries add up to, and none is below zero. */
+export function storesAgree({ balances, entries }: Evidence): Finding[] {
+  const findings: Finding[] = [];
+  const sums = new Map(entries.map((row) => [placeOf(row), row]));
+  for (const row of balances) {
+    const { supply, available, reserved, sold } = row;
+    const sum = sums.get(placeOf(row)) ?? { supply: 0, available: 0, reserved: 0, sold: 0 };
+    if (supply !== available + reserved + sold || Math.min(available, reserved, sold) < 0)
+      findings.push(`${placeOf(row)}: ${supply} supplied, ${available} available, ${reserved} reserved, ${sold} sold`);
+    for (const name of ['supply', 'available', 'reserved', 'sold'] as const)
+      if (row[name] !== sum[name]) findings.push(`${placeOf(row)}: balance ${row[name]} ${name}, entries ${sum[name]}`);
+  }
+  return findings.slice(0, most);
+}
+
+/** After the fault all goes on, and comes to its end: sales, holds, the ledger. Processes end only when they are told to. */
+export const drains = (_evidence: Evidence, { stuck, crashed }: Fates): Finding[] => [...stuck, ...crashed];
+
+const contract = new Set([
+  ...['200', '201', 'no answer', 'unavailable', 'overloaded', 'shard-fenced'],
+  ...['sold-out', 'insufficient-stock', 'purchase-limit', 'reservation-ended', 'idempotency-mismatch', 'conflict'],
+]);
+
+/**
+ * Clients who ask for what there is, and know what they want, are refused for these reasons only. `lossy`: what they know may
+ * be lost.
+ */
+export function knownAnswers(outcomes: Record<string, number>, lossy: boolean): Finding[] {
+  return Object.entries(outcomes).flatMap(([code, count]) =>
+    contract.has(code) || (lossy && code === 'not-found') ? [] : [`${count} calls answered ${code}`],
+  );
+}
