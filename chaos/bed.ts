@@ -19,6 +19,9 @@ export type Store = 'valkey' | 'replica' | 'postgres' | 'kafka';
 export type Role = 'engine-1' | 'engine-2' | 'relay' | 'ledger' | 'sweeper';
 export type Member = Store | Role;
 
+/** What can be behind a proxy. */
+export type Networked = 'valkey' | 'postgres' | 'kafka';
+
 export type BedOptions = {
   /** Data and logs, one folder for all. */
   folder: string;
@@ -26,7 +29,7 @@ export type BedOptions = {
   replica?: boolean;
   transport: 'direct' | 'kafka';
   /** Stores that are reached through a proxy. */
-  proxied?: readonly ('valkey' | 'postgres')[];
+  proxied?: readonly Networked[];
   /** Stores whose data lie on a disk of `smallDiskMiB`. Only for root. */
   small?: readonly ('valkey' | 'postgres')[];
   valkey?: ValkeyOptions;
@@ -102,13 +105,16 @@ export async function startBed(options: BedOptions) {
     return member !== 'ledger' || options.transport === 'kafka';
   };
 
-  const throughProxy = async (store: 'valkey' | 'postgres'): Promise<string> => {
-    const url = new URL(service(store).url);
-    if (!options.proxied?.includes(store)) return url.href;
-    const proxy = await startProxy({ host: url.hostname, port: Number(url.port) });
-    proxies[store] = proxy;
-    url.port = String(proxy.port);
-    return url.href;
+  /** The address at which others reach a store: its own, or its proxy's. */
+  const addressOf = (store: Networked): { host: string; port: number } => {
+    const { url } = service(store);
+    const { hostname, port } = new URL(url.includes('//') ? url : `tcp://${url}`);
+    return { host: hostname, port: Number(port) };
+  };
+  const throughProxy = (store: Networked): string => {
+    const { url } = service(store);
+    const proxy = proxies[store];
+    return proxy ? url.replace(`:${addressOf(store).port}`, `:${proxy.port}`) : url;
   };
 
   const serveEnv: Record<string, string> = {};
@@ -177,29 +183,29 @@ export async function startBed(options: BedOptions) {
       if (mounted.status !== 0) throw new Error(`no small disk at ${place}: ${mounted.stderr}`);
       mounts.push(place);
     }
-    const rest = { removeDataDir: false };
+    for (const store of options.proxied ?? []) proxies[store] = await startProxy(() => addressOf(store));
+    const kafkaProxy = proxies.kafka;
     const found = await Promise.allSettled([
       startServices({
         names: options.replica ? ['valkey', 'valkey-replica'] : ['valkey'],
         dataDir: join(folder, 'valkey'),
         env: { ...env, ...options.valkeyEnv },
         ...(options.valkey ? { valkey: options.valkey } : {}),
-        ...rest,
       }),
       startServices({
         names: options.transport === 'kafka' ? ['postgres', 'kafka'] : ['postgres'],
         dataDir: join(folder, 'ledger'),
         env,
-        ...rest,
+        ...(kafkaProxy ? { kafka: { advertisedPort: kafkaProxy.port } } : {}),
       }),
     ]);
     for (const one of found) if (one.status === 'fulfilled') sets.push(one.value);
     for (const one of found) if (one.status === 'rejected') throw one.reason;
-    const valkeyUrl = await throughProxy('valkey');
+    const valkeyUrl = throughProxy('valkey');
     Object.assign(serveEnv, {
       VALKEY_URL: options.replica ? `${valkeyUrl},${service('replica').url}` : valkeyUrl,
-      DATABASE_URL: await throughProxy('postgres'),
-      KAFKA_BROKERS: options.transport === 'kafka' ? service('kafka').url : '',
+      DATABASE_URL: throughProxy('postgres'),
+      KAFKA_BROKERS: options.transport === 'kafka' ? throughProxy('kafka') : '',
       ADMIN_TOKEN: adminToken,
       SESSION_SECRET: sessionSecret,
       RATE_LIMITS: 'off',
@@ -223,7 +229,7 @@ export async function startBed(options: BedOptions) {
     crashed,
     /** Where engines listen that run, or ran until a moment ago. */
     engines: (): string[] => [...running].flatMap(([name, { url }]) => (name.startsWith('engine') ? url : [])),
-    proxy(store: 'valkey' | 'postgres'): TcpProxy {
+    proxy(store: Networked): TcpProxy {
       const proxy = proxies[store];
       if (!proxy) throw new Error(`${store} is not behind a proxy in this bed`);
       return proxy;

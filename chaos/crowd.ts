@@ -61,7 +61,7 @@ const plans: SalePlan[] = [
     ),
   },
   {
-    saleId: 'scarce',
+    saleId: 'last',
     ...{ perBuyer: 0, holdSeconds, skus: ['lamp', 'vase'] },
     stock: [
       { sku: 'lamp', warehouse: 'east', quantity: 40 },
@@ -177,7 +177,7 @@ export async function startCrowd(options: {
     // A few let it lapse, or come when it just has.
     if (random.chance(0.2)) return;
     if (random.chance(0.03)) await systemClock.wait(holdSeconds * 1_000 - 30 + random.int(0, 60));
-    const kind = random.chance(plan.saleId === 'scarce' ? 0.3 : 0.7) ? 'commit' : 'release';
+    const kind = random.chance(plan.saleId === 'last' ? 0.3 : 0.7) ? 'commit' : 'release';
     await insist(...at, { kind, reservation }, random);
     if (random.chance(0.1))
       await record(...at, { kind: kind === 'commit' ? 'release' : 'commit', reservation }, random);
@@ -189,7 +189,7 @@ export async function startCrowd(options: {
     for (let n = 0; !over; n++) {
       const { sku, warehouse } = random.pick(plans[1]?.stock ?? []);
       const delta = random.pick([5, 10, 15, -2]);
-      await insist(clients, 'scarce', operator, { kind: 'adjust', id: `a${n}`, sku, warehouse, delta }, random);
+      await insist(clients, 'last', operator, { kind: 'adjust', id: `a${n}`, sku, warehouse, delta }, random);
       await systemClock.wait(100);
     }
   };

@@ -3,7 +3,7 @@ import { closeSync, mkdirSync, openSync, realpathSync, rmSync, writeFileSync, wr
 import { join } from 'node:path';
 import { Redis } from 'iovalkey';
 import { systemClock } from '../kernel/clock.ts';
-import type { Bed, BedOptions, Member, Store } from './bed.ts';
+import type { Bed, BedOptions, Member, Networked, Store } from './bed.ts';
 import { copyTree } from './broken-tree.ts';
 import type { Crowd } from './crowd.ts';
 import { startEcho } from './kafka-echo.ts';
@@ -94,13 +94,11 @@ function twoOf({ bed, random }: Scene): [Member, Member] {
   return [memberOf(first, random), memberOf(second, random)];
 }
 
-type Networked = 'valkey' | 'postgres';
-
 function network(store: Networked, weather: 'cut' | 'silent' | 'deaf' | 'slow', about: string): Fault {
   return {
     about,
     prepare: async () => ({
-      bed: { proxied: [store] },
+      bed: { proxied: [store], ...(store === 'kafka' ? { transport: 'kafka' as const } : {}) },
       async strike({ bed, random, struck }) {
         struck(`${store}: ${weather}`);
         bed.proxy(store).set(weather, random.int(20, 250));
@@ -110,6 +108,14 @@ function network(store: Networked, weather: 'cut' | 'silent' | 'deaf' | 'slow', 
     }),
   };
 }
+
+const networks = (name: string, weather: Parameters<typeof network>[1], about: (store: Networked) => string) =>
+  Object.fromEntries(
+    (['valkey', 'postgres', 'kafka'] as const).map((store) => [
+      `${name}-${store}`,
+      network(store, weather, about(store)),
+    ]),
+  );
 
 /** Fills a file until there is no room, again and again; what it answers makes room. */
 async function fillDisk(folder: string, forMs: number): Promise<() => void> {
@@ -128,7 +134,7 @@ async function fillDisk(folder: string, forMs: number): Promise<() => void> {
   return () => rmSync(path);
 }
 
-function diskFull(store: Networked): Fault {
+function diskFull(store: 'valkey' | 'postgres'): Fault {
   return {
     about: `${store}'s disk is full for a while (a small tmpfs)`,
     needs: ['root'],
@@ -201,14 +207,10 @@ export const faults: Record<string, Fault> = {
     }),
   },
 
-  'cut-valkey': network('valkey', 'cut', 'engines and relay lose their connections to Valkey, and get no new ones'),
-  'cut-postgres': network('postgres', 'cut', 'all lose their connections to Postgres, and get no new ones'),
-  'partition-valkey': network('valkey', 'silent', 'nothing gets through to Valkey, and nobody is told'),
-  'partition-postgres': network('postgres', 'silent', 'nothing gets through to Postgres, and nobody is told'),
-  'half-open-valkey': network('valkey', 'deaf', 'what is sent to Valkey arrives; its answers do not'),
-  'half-open-postgres': network('postgres', 'deaf', 'what is sent to Postgres arrives; its answers do not'),
-  'slow-valkey': network('valkey', 'slow', 'each piece to and from Valkey comes 20 to 250 ms late'),
-  'slow-postgres': network('postgres', 'slow', 'each piece to and from Postgres comes 20 to 250 ms late'),
+  ...networks('cut', 'cut', (store) => `all lose their connections to ${store}, and get no new ones`),
+  ...networks('partition', 'silent', (store) => `nothing gets through to ${store}, and nobody is told`),
+  ...networks('half-open', 'deaf', (store) => `what is sent to ${store} arrives; its answers do not`),
+  ...networks('slow', 'slow', (store) => `each piece to and from ${store} comes 20 to 250 ms late`),
   'disk-full-valkey': diskFull('valkey'),
   'disk-full-postgres': diskFull('postgres'),
 

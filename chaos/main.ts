@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { Command, InvalidArgumentError, Option } from 'commander';
+import { controls } from './controls.ts';
 import { faults } from './faults.ts';
 import type { RunResult } from './one-run.ts';
 import { lineOf, type Run, tableOf } from './report.ts';
@@ -31,6 +32,12 @@ const command = new Command('chaos')
   .addOption(
     new Option('--fault <name>', 'only this one; may be given again').argParser(faultName).default([] as string[]),
   )
+  .addOption(
+    new Option(
+      '--control <name>',
+      'with a copy of this repository that is broken so: a negative control, once',
+    ).choices(Object.keys(controls)),
+  )
   .addOption(new Option('--out <folder>', 'where results go; what it has already is not run again'))
   .addOption(new Option('--detach', 'go on in the background').default(false))
   .addOption(new Option('--status', 'only say what --out has').default(false))
@@ -51,6 +58,7 @@ const options = command.opts<{
   runs: number;
   minutes: number;
   fault: string[];
+  control?: string;
   out?: string;
   detach: boolean;
   status: boolean;
@@ -83,10 +91,14 @@ function finish(runs: Run[]): void {
 const runLimitMs = 360_000;
 
 /** A process of its own: whatever breaks in it, the next run does not see. */
-function inChild(seed: number, fault: string, folder: string): Promise<Run> {
-  const child = fork(fileURLToPath(new URL('./run-child.ts', import.meta.url)), [String(seed), fault, folder], {
-    stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
-  });
+function inChild(seed: number, fault: string, folder: string, control?: string): Promise<Run> {
+  const child = fork(
+    fileURLToPath(new URL('./run-child.ts', import.meta.url)),
+    [String(seed), fault, folder, ...(control ? [control] : [])],
+    {
+      stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
+    },
+  );
   const late = setTimeout(() => child.kill('SIGKILL'), runLimitMs);
   let result: RunResult | null = null;
   let failed: string | null = null;
@@ -106,6 +118,9 @@ function inChild(seed: number, fault: string, folder: string): Promise<Run> {
 async function main(): Promise<void> {
   if (options.list) {
     for (const [name, { about }] of Object.entries(faults)) say(`${name.padEnd(20)} ${about}`);
+    say('\nand, with --control:');
+    for (const [name, { breaks, checker }] of Object.entries(controls))
+      say(`${name.padEnd(20)} ${breaks} (found by ${checker})`);
     return;
   }
   const out = options.out ? resolve(options.out) : mkdtempSync(join(tmpdir(), 'stampede-chaos-'));
@@ -121,6 +136,12 @@ async function main(): Promise<void> {
     return;
   }
   say(`results in ${out}`);
+  const control = options.control === undefined ? undefined : controls[options.control];
+  if (control) {
+    const run = await inChild(options.seed, control.fault, join(out, options.control ?? ''), options.control);
+    say(lineOf(run));
+    return finish([run]);
+  }
   const runs = resultsIn(out);
   const known = new Map(runs.map((run) => [`${run.seed} ${run.fault}`, run]));
   const wanted: Run[] = [];

@@ -7,8 +7,9 @@ import { adminToken } from '../cli/testbed.ts';
 import { runCommand } from '../cli/testbed-command.ts';
 import { systemClock } from '../kernel/clock.ts';
 import { shardKey } from '../kernel/ids.ts';
-import { type Bed, type BedOptions, shards, startBed } from './bed.ts';
-import { type Change, copyTree } from './broken-tree.ts';
+import { type Bed, shards, startBed } from './bed.ts';
+import { copyTree } from './broken-tree.ts';
+import { type Control, controls } from './controls.ts';
 import { type Crowd, startCrowd } from './crowd.ts';
 import { type Evidence, gatherEvidence, salesOf } from './evidence.ts';
 import { faults, type Prepared } from './faults.ts';
@@ -21,11 +22,8 @@ export type RunOptions = {
   fault: string;
   /** Where the run's data are, and afterwards what it leaves. Made; removed again when all is well. */
   folder: string;
-  /** What to break in the copy of this repository that the run is made with: a negative control. */
-  changes?: readonly Change[];
-  /** What the bed and the sales are to be, in place of what the seed says. */
-  bed?: Partial<BedOptions>;
-  durability?: SaleRules['durability'];
+  /** A negative control: the run is made with a copy of this repository that is broken so, and is short. */
+  control?: string;
 };
 
 export type Strike = { what: string; atMs: number; inFlight: number };
@@ -47,20 +45,31 @@ export type RunResult = {
 
 const warmUpCalls = 300;
 const afterCalls = 200;
-const liveMs = 7_000;
-const strikesMax = 3;
-const resumeMs = 60_000;
-const drainMs = 60_000;
+/** How long there is load, how often it strikes at the most, how long things may take to go on, and to come to their end. */
+const whole = { liveMs: 7_000, strikesMax: 3, resumeMs: 60_000, drainMs: 60_000 };
+const brief = { liveMs: 2_000, strikesMax: 2, resumeMs: 6_000, drainMs: 6_000 };
+type Pace = typeof whole;
 export const inFlightMin = 100;
 
 /** What the seed chooses: the layout, the transport, the durability. */
-function planOf(seed: number, prepared: Prepared, options: RunOptions) {
+function planOf(seed: number, prepared: Prepared, control: Control | null) {
   const random = createRandom(seed);
-  const wanted = { ...prepared.bed, ...options.bed };
+  // A control shows one thing, in the plainest of layouts.
+  const wanted = {
+    ...prepared.bed,
+    ...(control ? { replica: false, transport: 'direct' as const, ...control.bed } : {}),
+  };
   const replica = wanted.replica ?? random.chance(0.2);
   const transport = wanted.transport ?? (random.chance(0.3) ? 'kafka' : 'direct');
   const drawn = random.pick(replica ? (['fsync', 'replicated'] as const) : (['fsync', 'fsync', 'memory'] as const));
-  return { random, bed: { ...wanted, replica, transport }, durability: options.durability ?? drawn };
+  const durability: SaleRules['durability'] = control ? 'fsync' : drawn;
+  return { random, bed: { ...wanted, replica, transport }, durability };
+}
+
+function controlOf(name: string): Control {
+  const control = controls[name];
+  if (!control) throw new Error(`there is no control ${name}: ${Object.keys(controls).join(', ')}`);
+  return control;
 }
 
 export async function oneRun(options: RunOptions): Promise<RunResult> {
@@ -70,8 +79,10 @@ export async function oneRun(options: RunOptions): Promise<RunResult> {
   if (!fault) throw new Error(`there is no fault ${options.fault}: ${Object.keys(faults).join(', ')}`);
   mkdirSync(folder, { recursive: true });
   const prepared = await fault.prepare(folder);
-  const { random, bed: wanted, durability } = planOf(seed, prepared, options);
-  const tree = options.changes ? { tree: copyTree(join(folder, 'broken'), options.changes) } : {};
+  const control = options.control === undefined ? null : controlOf(options.control);
+  const pace = control ? brief : whole;
+  const { random, bed: wanted, durability } = planOf(seed, prepared, control);
+  const tree = control ? { tree: copyTree(join(folder, 'broken'), control.changes) } : {};
   const bed = await startBed({ folder, ...wanted, ...tree });
   const strikes: Strike[] = [];
   const fates: Fates = { mayLose: fault.mayLose === true, wentBackMs: null, stuck: [], crashed: bed.crashed };
@@ -79,9 +90,9 @@ export async function oneRun(options: RunOptions): Promise<RunResult> {
   let result: RunResult;
   try {
     crowd = await startCrowd({ engines: bed.engines, durability, random: random.fork() });
-    await strikeIt(prepared, { bed, crowd, random }, strikes, fates);
+    await strikeIt(prepared, { bed, crowd, random }, strikes, fates, pace);
     await crowd.stop();
-    const drainedSeconds = await drain(bed, fates);
+    const drainedSeconds = await drain(bed, fates, pace);
     const pool = new Pool({ connectionString: bed.service('postgres').url });
     let evidence: Evidence;
     try {
@@ -119,6 +130,7 @@ async function strikeIt(
   scene: { bed: Bed; crowd: Crowd; random: ReturnType<typeof createRandom> },
   strikes: Strike[],
   fates: Fates,
+  { liveMs, strikesMax, resumeMs }: Pace,
 ): Promise<void> {
   const { crowd, random } = scene;
   await crowd.more(warmUpCalls, resumeMs);
@@ -145,7 +157,7 @@ async function strikeIt(
 }
 
 /** Waits until every hold that has ended is on sale again, and the ledger has all; answers how long that took. */
-async function drain(bed: Bed, fates: Fates): Promise<number | null> {
+async function drain(bed: Bed, fates: Fates, { drainMs }: Pace): Promise<number | null> {
   const fromMs = Date.now();
   let reserved = 'nothing answers';
   for (;;) {
@@ -157,7 +169,7 @@ async function drain(bed: Bed, fates: Fates): Promise<number | null> {
     }
     await systemClock.wait(100);
   }
-  const command = runCommand(['reconcile', '--json'], bed.env);
+  const command = runCommand(['reconcile', '--json', '--wait', String(drainMs / 2)], bed.env);
   const code = await command.ended;
   if (code !== 0)
     fates.stuck.push(`reconcile ends with ${code}: ${command.stdout().slice(-1_500)}${command.stderr().slice(-500)}`);
@@ -167,7 +179,7 @@ async function drain(bed: Bed, fates: Fates): Promise<number | null> {
 /** Holds that have not come back, in words; '' when there are none. */
 async function reservedNow(engines: string[]): Promise<string> {
   const left: string[] = [];
-  for (const saleId of ['drop', 'scarce']) {
+  for (const saleId of ['drop', 'last']) {
     const answer = await fetch(`${engines[0]}/v1/sales/${saleId}`, {
       headers: { authorization: `Bearer ${adminToken}` },
       signal: AbortSignal.timeout(5_000),

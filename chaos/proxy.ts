@@ -17,8 +17,8 @@ export type TcpProxy = {
 
 const closeMs = 2_000;
 
-/** Listens on a free loopback port and forwards to `target`. */
-export async function startProxy(target: { host: string; port: number }): Promise<TcpProxy> {
+/** Listens on a free loopback port and forwards to `target`, which is asked for each connection. */
+export async function startProxy(target: () => { host: string; port: number }): Promise<TcpProxy> {
   let weather: Weather = 'fine';
   let delayMs = 0;
   const pairs = new Set<readonly [Socket, Socket]>();
@@ -53,7 +53,7 @@ export async function startProxy(target: { host: string; port: number }): Promis
       client.resetAndDestroy();
       return;
     }
-    const upstream = connect(target);
+    const upstream = connect(target());
     const pair = [client, upstream] as const;
     pairs.add(pair);
     for (const socket of pair) {

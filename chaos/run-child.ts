@@ -1,11 +1,11 @@
 /** One run in a process of its own: what `main.ts` and the tests start. */
 import { oneRun } from './one-run.ts';
 
-const [seed = '1', fault = '', folder = ''] = process.argv.slice(2);
+const [seed = '1', fault = '', folder = '', control] = process.argv.slice(2);
 const end = (message: unknown): void => {
   process.send?.(message, () => process.exit(0));
 };
-oneRun({ seed: Number(seed), fault, folder }).then(
+oneRun({ seed: Number(seed), fault, folder, ...(control ? { control } : {}) }).then(
   (result) => end({ result }),
   (error: Error) => end({ failed: error.stack ?? String(error) }),
 );

@@ -3,7 +3,7 @@ import { dirname, join } from 'node:path';
 import { installOnce } from './cache.ts';
 import { startChild, stopChild } from './children.ts';
 import { findOnPath, mustRun, runCommand, tellingLine } from './commands.ts';
-import type { Binary, Context, Launch, Recipe, Site } from './recipe.ts';
+import type { Binary, Context, KafkaOptions, Launch, Recipe, Site } from './recipe.ts';
 import { freePorts, waitUntil } from './waiting.ts';
 
 const OLDEST_MAJOR = 4;
@@ -124,7 +124,7 @@ async function archiveClasses(java: string, installed: string, context: Context)
   rmSync(folder, { recursive: true, force: true });
 }
 
-async function prepare(binary: Binary, site: Site, { env }: Context): Promise<Launch> {
+async function prepare(binary: Binary, site: Site, { env, kafka }: Context): Promise<Launch> {
   if (binary.source === 'path') {
     const scriptEnv = {
       ...env,
@@ -132,19 +132,24 @@ async function prepare(binary: Binary, site: Site, { env }: Context): Promise<La
       KAFKA_HEAP_OPTS: '-Xmx256m',
       KAFKA_JVM_PERFORMANCE_OPTS: '-XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Djava.awt.headless=true',
     };
-    await format([join(binary.folder, 'kafka-storage.sh')], site, { env: scriptEnv, cwd: site.folder });
+    await format([join(binary.folder, 'kafka-storage.sh')], site, { env: scriptEnv, cwd: site.folder }, kafka);
     return { command: [join(binary.folder, 'kafka-server-start.sh'), propertiesPath(site)], env: scriptEnv };
   }
   const java = await findJava(env);
   const cwd = binary.folder;
   const shared = existsSync(join(cwd, ARCHIVE)) ? ['-Xshare:auto', `-XX:SharedArchiveFile=${ARCHIVE}`] : [];
   const run = [java, ...shared, ...JAVA_FLAGS, ...LOG_FLAGS, '-cp', CLASS_PATH];
-  await format([...run, 'kafka.tools.StorageTool'], site, { env, cwd });
+  await format([...run, 'kafka.tools.StorageTool'], site, { env, cwd }, kafka);
   return { command: [...run, 'kafka.Kafka', propertiesPath(site)], cwd };
 }
 
 /** Writes the properties with this site's ports, and formats the storage when it is new. */
-async function format(tool: string[], site: Site, where: { env: NodeJS.ProcessEnv; cwd: string }): Promise<void> {
+async function format(
+  tool: string[],
+  site: Site,
+  where: { env: NodeJS.ProcessEnv; cwd: string },
+  { advertisedPort = site.ports[0] }: KafkaOptions = {},
+): Promise<void> {
   const data = join(site.folder, 'data');
   const [clients, controller] = site.ports;
   const properties: Record<string, string> = {
@@ -153,7 +158,7 @@ async function format(tool: string[], site: Site, where: { env: NodeJS.ProcessEn
     'node.id': '1',
     'controller.quorum.voters': `1@127.0.0.1:${controller}`,
     listeners: `PLAINTEXT://127.0.0.1:${clients},CONTROLLER://127.0.0.1:${controller}`,
-    'advertised.listeners': `PLAINTEXT://127.0.0.1:${clients}`,
+    'advertised.listeners': `PLAINTEXT://127.0.0.1:${advertisedPort}`,
     'controller.listener.names': 'CONTROLLER',
     'listener.security.protocol.map': 'PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT',
     'log.dirs': data,

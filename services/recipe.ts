@@ -15,12 +15,19 @@ export type ValkeyOptions = {
   maxmemoryBytes?: number;
 };
 
+/** What a caller may set on the Kafka that is started for it. */
+export type KafkaOptions = {
+  /** The loopback port that clients are sent to. Default the broker's own: another one is a proxy's. */
+  advertisedPort?: number;
+};
+
 /** What finding and starting work with. */
 export type Context = {
   env: NodeJS.ProcessEnv;
   /** Tells a person what takes a while. */
   progress(line: string): void;
   valkey: ValkeyOptions;
+  kafka: KafkaOptions;
 };
 
 /** Programs that can run a service. */

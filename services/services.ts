@@ -6,7 +6,7 @@ import { runCompose } from './compose.ts';
 import { reasonOf, ServiceError } from './errors.ts';
 import { kafkaRecipe } from './kafka.ts';
 import { postgresRecipe } from './postgres.ts';
-import type { Binary, Context, Recipe, ServiceName, ValkeyOptions } from './recipe.ts';
+import type { Binary, Context, KafkaOptions, Recipe, ServiceName, ValkeyOptions } from './recipe.ts';
 import type { RunningService } from './records.ts';
 import type { Runner } from './runner.ts';
 import { replicaRecipe, valkeyRecipe } from './valkey.ts';
@@ -62,6 +62,7 @@ export type StartOptions = {
   /** Told in one line whatever takes longer, such as a download. */
   onProgress?: (line: string) => void;
   valkey?: ValkeyOptions;
+  kafka?: KafkaOptions;
 };
 
 export type ServiceSet = {
@@ -89,6 +90,7 @@ export async function startServices(options: StartOptions): Promise<ServiceSet> 
     env,
     progress: options.onProgress ?? (() => undefined),
     valkey: options.valkey ?? {},
+    kafka: options.kafka ?? {},
   };
   mkdirSync(dataDir, { recursive: true });
   const cleaner = options.removeDataDir ? removeFolderAtParentDeath(dataDir, env) : null;
