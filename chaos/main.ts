@@ -1,13 +1,12 @@
 /** `npm run chaos`: Stampede under load, broken on purpose again and again, and every promise checked after each time. */
-import { fork, spawn } from 'node:child_process';
+import { spawn } from 'node:child_process';
 import { appendFileSync, existsSync, mkdirSync, mkdtempSync, openSync, readFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { Command, InvalidArgumentError, Option } from 'commander';
+import { inChild } from './child.ts';
 import { controls } from './controls.ts';
 import { faults } from './faults.ts';
-import type { RunResult } from './one-run.ts';
 import { lineOf, type Run, tableOf } from './report.ts';
 import { whyNot } from './requirements.ts';
 
@@ -85,34 +84,6 @@ function finish(runs: Run[]): void {
   )
     ? 1
     : 0;
-}
-
-/** More than any run takes: the drains' limits, and starts, are within it. */
-const runLimitMs = 360_000;
-
-/** A process of its own: whatever breaks in it, the next run does not see. */
-function inChild(seed: number, fault: string, folder: string, control?: string): Promise<Run> {
-  const child = fork(
-    fileURLToPath(new URL('./run-child.ts', import.meta.url)),
-    [String(seed), fault, folder, ...(control ? [control] : [])],
-    {
-      stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
-    },
-  );
-  const late = setTimeout(() => child.kill('SIGKILL'), runLimitMs);
-  let result: RunResult | null = null;
-  let failed: string | null = null;
-  child.on('message', (message: { result?: RunResult; failed?: string }) => {
-    result = message.result ?? null;
-    failed = message.failed ?? null;
-  });
-  return new Promise((done) => {
-    child.on('exit', (code, signal) => {
-      clearTimeout(late);
-      if (!result && !failed) failed = `the run's process ended with ${code ?? signal}`;
-      done({ seed, fault, folder, result, failed });
-    });
-  });
 }
 
 async function main(): Promise<void> {
