@@ -4,7 +4,7 @@
  */
 import { keyDigest } from '../../kernel/ids.ts';
 import type { Fact, History, Operation, SaleRules } from '../history.ts';
-import { mayHaveHappened, type Reserved, succeeded } from './findings.ts';
+import { bodyOf, mayHaveHappened, type Reserved, succeeded } from './findings.ts';
 
 /** `causes`: operations that may have brought it about. `noEarlierMs` to `noLaterMs`: when it happened. */
 export type Effect = { fact: Fact; causes: Operation[]; noEarlierMs: number; noLaterMs: number };
@@ -67,11 +67,15 @@ export function effectsOf({ sales, operations, facts }: History): Effects {
 
   const causesOf = (fact: Fact): Operation[] => {
     const saleId = saleOf(fact)?.saleId;
-    if ('units' in fact) return (adjusts.get(`${saleId}/${fact.id}`) ?? []).filter(mayHaveHappened);
+    if ('units' in fact) {
+      const asked = (adjusts.get(`${saleId}/${fact.id}`) ?? []).filter(mayHaveHappened);
+      return asked.filter(({ call }) => call.kind === 'adjust' && call.delta === fact.units);
+    }
     if (fact.kind === 'reserved') {
       const asked = reserves.get(`${saleId}/${fact.buyer}/${fact.id.slice(28)}`) ?? [];
-      const maker = asked.filter((operation) => made(operation, fact.id));
-      return maker.length > 0 ? maker : asked.filter(({ answered }) => !answered);
+      const alike = asked.filter(({ call }) => call.kind === 'reserve' && bodyOf(call.lines) === bodyOf(fact.lines));
+      const maker = alike.filter((operation) => made(operation, fact.id));
+      return maker.length > 0 ? maker : alike.filter(({ answered }) => !answered);
     }
     const kind = fact.kind === 'committed' ? 'commit' : fact.kind === 'released' ? 'release' : null;
     const id = reservedByPlace.get(`${fact.shard}/${fact.reservation}`)?.id;
