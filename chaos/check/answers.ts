@@ -13,9 +13,8 @@ import {
   wantedText,
 } from './findings.ts';
 import { allotmentName, type SaleStory, type Steps, skuName, valueAt } from './replay.ts';
+import { staleMs } from './stale.ts';
 
-/** How old a `sold-out` may be: an engine may answer it from what it just learnt. */
-export const staleMs = 100;
 /** How long a key is remembered after its reservation's end: the contract's hour, the shard's time. */
 const rememberMs = 3_600_000;
 
@@ -133,12 +132,16 @@ function refusedReserve(
   context: Context,
 ): string | null {
   const { rules, story, effects } = context;
+  const known = effects.reservedUnder(saleId, buyer, call.key);
+  if (code === 'idempotency-mismatch')
+    return known.some((fact) => fact.seq <= window.high && bodyOf(fact.lines) !== bodyOf(call.lines))
+      ? null
+      : 'its key had no other body by then.';
   if (!['sold-out', 'insufficient-stock', 'purchase-limit'].includes(code)) return null;
   const wanted = [...unitsBySku(call.lines)];
   const units = unitsOf(call.lines);
   const available = wanted.map(([sku]) => story?.available.get(skuName(sku)));
   const owned = story?.owned.get(buyer);
-  const known = effects.reservedUnder(saleId, buyer, call.key);
   const fresh = (seq: number): boolean => !keyKnown(known, seq, context);
   const beyond = (seq: number): boolean => rules.perBuyer > 0 && valueAt(owned, seq) + units > rules.perBuyer;
   const gone = (seq: number): boolean => available.some((steps) => valueAt(steps, seq) <= 0);

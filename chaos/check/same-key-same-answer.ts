@@ -46,6 +46,8 @@ function keptByKey(facts: Fact[]): Map<string, Kept[]> {
 export function sameKeySameAnswer({ sales, operations, facts }: History): Finding[] {
   const findings = createFindings();
   const kept = keptByKey(facts);
+  const lastMs = new Map<number, number>();
+  for (const { shard, atMs } of facts) lastMs.set(shard, Math.max(lastMs.get(shard) ?? 0, atMs));
   for (const ofKey of kept.values()) checkFacts(ofKey, findings);
 
   const places = new Map(sales.map(({ saleId, shard, no }) => [saleId, `${shard}/${no}`]));
@@ -59,7 +61,7 @@ export function sameKeySameAnswer({ sales, operations, facts }: History): Findin
     if (known) known.push(operation);
     else groups.set(name, [operation]);
   }
-  for (const [name, group] of groups) checkAnswers(group, kept.get(name) ?? [], findings);
+  for (const [name, group] of groups) checkAnswers(group, kept.get(name) ?? [], lastMs, findings);
   return findings.list();
 }
 
@@ -79,7 +81,12 @@ function checkFacts(ofKey: readonly Kept[], findings: Findings): void {
 
 const bodyOfCall = ({ call }: Operation): string => (call.kind === 'reserve' ? bodyOf(call.lines) : '');
 
-function checkAnswers(group: readonly Operation[], kept: readonly Kept[], findings: Findings): void {
+function checkAnswers(
+  group: readonly Operation[],
+  kept: readonly Kept[],
+  lastMs: Map<number, number>,
+  findings: Findings,
+): void {
   const keptOf = (id: string): Kept | undefined => kept.find(({ fact }) => fact.id === id);
   const first = new Map<string, Operation>();
   const made = new Map<string, Operation>();
@@ -130,9 +137,9 @@ function checkAnswers(group: readonly Operation[], kept: readonly Kept[], findin
     } else if (laterRefusals.includes(code)) {
       const last = ids.at(-1) ?? '';
       const sinceMs = answeredMs.get(last) ?? Number.POSITIVE_INFINITY;
-      // The shard's time isn't known here: one that has ended, in a history of more than an hour, may be forgotten.
       const end = keptOf(last)?.end;
-      if (sinceMs < operation.callMs && !(end && operation.callMs - sinceMs >= rememberMs))
+      const maybeForgotten = end != null && (lastMs.get(end.shard) ?? 0) >= end.atMs + rememberMs;
+      if (sinceMs < operation.callMs && !maybeForgotten)
         findings.add(`Its key was answered ${last} at ${clock(sinceMs)} before: ${operationText(operation)}.`);
     }
   }
