@@ -228,6 +228,8 @@ function evidence(operations: readonly Operation[]) {
     trouble,
     counts(operation: Operation): boolean {
       const { call, answered } = operation;
+      // That the sale hasn't such a SKU says nothing of its units.
+      if (answered?.answer.status === 404 && call.kind === 'reserve') return false;
       if (answered) return mayHaveHappened(operation) || telling.has(answered.answer.code);
       if (call.kind === 'read' || call.kind === 'extend') return false;
       // Another call made the reservation: this one never did.
