@@ -219,7 +219,9 @@ function ofReservation(
   // A hold reads as expired from its last expiry on, swept or not; nothing but the sweeper can end it then.
   const endedBy = (kinds: string[]): boolean =>
     (end !== undefined && kinds.includes(end.kind) && end.seq <= window.high) ||
-    (kinds.includes('expired') && end?.kind === 'expired' && latestMs(context, window.high) >= fact.lastExpiresAtMs);
+    (kinds.includes('expired') &&
+      (end?.kind ?? 'expired') === 'expired' &&
+      latestMs(context, window.high) >= fact.lastExpiresAtMs);
   if (ended) {
     const other = { commit: ['released', 'expired'], release: ['committed', 'expired'] };
     const kinds =
