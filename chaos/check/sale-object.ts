@@ -105,7 +105,8 @@ export function saleObject({ facts }: History, rules: SaleRules, operations: rea
     const buyer = buyerOf(operation.buyer);
     const wanted = unitsBySku(call.lines);
     const [units, body] = [unitsOf(call.lines), bodyOf(call.lines)];
-    const told = linesKey(answer?.reservation?.lines ?? []);
+    // A reserve is answered as it was the first time: held.
+    const told = answer?.reservation?.state === 'held' ? linesKey(answer.reservation.lines) : 'nothing held';
     const left = (state: SaleState, sku: string): number =>
       (placesOf.get(sku) ?? []).reduce((sum, i) => sum + (state.available[i] ?? 0), 0);
     const code = answer === null || succeeded(operation) ? '' : answer.code;
@@ -146,7 +147,7 @@ export function saleObject({ facts }: History, rules: SaleRules, operations: rea
       if (!known) return answer?.status === 404 ? state : null;
       if (answer?.status === 404) return null;
       if (answer?.code === 'reservation-ended') return known.state !== 'held' && known.state !== wanted ? state : null;
-      if (reservation && (reservation.state !== wanted || linesKey(known.lines) !== told)) return null;
+      if (answer && (reservation?.state !== wanted || linesKey(known.lines) !== told)) return null;
       if (known.state === wanted) return answer ? state : null;
       if (known.state !== 'held' || (kind !== 'commit' && kind !== 'release')) return null;
       if (kind === 'commit') return put(state, place, { ...known, state: 'committed' });
