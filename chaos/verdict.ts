@@ -1,6 +1,13 @@
 /** Every named checker over one run. */
+import { limitsHold } from './check/limits-hold.ts';
+import { linearizable } from './check/linearizable.ts';
+import { neverOversold } from './check/never-oversold.ts';
+import { oneOutcome } from './check/one-outcome.ts';
+import { sameKeySameAnswer } from './check/same-key-same-answer.ts';
+import { witness } from './check/witness.ts';
+import { duelPrefix } from './crowd.ts';
 import type { Evidence } from './evidence.ts';
-import type { Finding, History } from './history.ts';
+import type { Finding, History, SaleRules } from './history.ts';
 import { fenced, findMissing, noAckLost, withoutLost } from './losses.ts';
 import { drains, knownAnswers, noGapNoFork, storesAgree } from './stores.ts';
 
@@ -26,6 +33,13 @@ export type Checked = {
   lost: number;
 };
 
+/** What is about one sale: each is an object of its own. */
+const alone = ({ operations, facts }: History, sale: SaleRules): History => ({
+  sales: [sale],
+  operations: operations.filter(({ saleId }) => saleId === sale.saleId),
+  facts: facts.filter(({ shard, no }) => shard === sale.shard && no === sale.no),
+});
+
 /** The last answers of a history that is gone may still be on their way when it goes. */
 const graceMs = 1_000;
 
@@ -37,15 +51,20 @@ export function check(
 ): { findings: Record<string, Finding[]>; checked: Checked } {
   const missing = findMissing(history, evidence);
   const rest = withoutLost(history, missing, evidence.losses);
+  const duels = rest.sales.filter(({ saleId }) => saleId.startsWith(duelPrefix));
   const all: Record<string, Finding[]> = {
     'no-ack-lost': noAckLost(missing, evidence.losses, fates.mayLose),
     fenced: fenced(history, missing, fates.wentBackMs, graceMs),
     'no-gap-no-fork': noGapNoFork(evidence),
-    'never-oversold': storesAgree(evidence),
+    'never-oversold': [...neverOversold(rest), ...storesAgree(evidence)],
+    'one-outcome': oneOutcome(rest),
+    'limits-hold': limitsHold(rest),
+    'same-key-same-answer': sameKeySameAnswer(rest),
+    witness: witness(rest),
+    linearizable: duels.flatMap((sale) => linearizable(alone(rest, sale))),
     drains: drains(evidence, fates),
     contract: knownAnswers(outcomes, missing.length > 0),
   };
-  void rest;
   const { operations, facts } = history;
   return {
     findings: Object.fromEntries(Object.entries(all).filter(([, found]) => found.length > 0)),
@@ -54,7 +73,7 @@ export function check(
       acknowledged: operations.filter(({ answered }) => answered && answered.answer.status < 300).length,
       unknown: operations.filter(({ answered }) => answered === null).length,
       facts: facts.length,
-      duels: 0,
+      duels: duels.length,
       lost: missing.length,
     },
   };
