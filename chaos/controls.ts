@@ -188,7 +188,7 @@ export const controls: Record<string, Control> = {
   'refuse-and-take': {
     breaks: 'what may have happened is refused as if it had not',
     checker: 'witness',
-    fault: 'kill-valkey',
+    fault: 'half-open-valkey',
     changes: [
       replace(
         'engine/refusals.ts',

@@ -44,7 +44,7 @@ const answerMs = 8_000;
 const recentBuyers = 48;
 export const duelPrefix = 'duel-';
 /** Long enough to act in, short enough to end by itself within a run. */
-const holdSeconds = 3;
+const holdSeconds = 2;
 const duelHoldSeconds = 3_600;
 const extensions = 1;
 
@@ -176,7 +176,8 @@ export async function startCrowd(options: {
     if (random.chance(0.05)) await record(...at, { kind: 'read', reservation }, random);
     // A few let it lapse, or come when it just has.
     if (random.chance(0.2)) return;
-    if (random.chance(0.03)) await systemClock.wait(holdSeconds * 1_000 - 30 + random.int(0, 60));
+    if (random.chance(0.05))
+      await systemClock.wait((held?.reservation?.expiresAtMs ?? 0) - Date.now() + random.int(-30, 90));
     const kind = random.chance(plan.saleId === 'last' ? 0.3 : 0.7) ? 'commit' : 'release';
     await insist(...at, { kind, reservation }, random);
     if (random.chance(0.1))

@@ -113,10 +113,12 @@ export function fenced(history: History, missing: Missing[], struckMs: number | 
  * that was lost speaks of a history that is no more.
  */
 export function withoutLost(history: History, missing: Missing[], losses: Loss[]): History {
-  const gone = new Set(missing.map(({ operation }) => operation));
+  // What was lost and not reported is a finding: it stays as it was told.
+  const reported = missing.filter(({ loss }) => loss !== null);
+  const gone = new Set(reported.map(({ operation }) => operation));
   const kept = new Set(history.sales.map(({ saleId }) => saleId));
   const lostIds = new Set(
-    missing.map(({ operation: { call, answered } }) =>
+    reported.map(({ operation: { call, answered } }) =>
       call.kind === 'reserve' ? answered?.answer.reservation?.id : undefined,
     ),
   );
