@@ -9,7 +9,8 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { Pool } from 'pg';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { systemClock } from '../kernel/clock.ts';
-import { applyBatches, readWatermark } from '../ledger/apply.ts';
+import { applyBatches } from '../ledger/apply.ts';
+import { createLedgerStore, readWatermark } from '../ledger/postgres.ts';
 import { reconcile } from '../ledger/reconcile.ts';
 import { startRelay } from '../ledger/relay.ts';
 import {
@@ -93,7 +94,7 @@ describe.skipIf(!canCompile())('power is lost in mid-sale (needs a C compiler: g
       ...{ shards: 1, source: engine.outbox, clock: systemClock, logger: silent, stats: countingStats() },
       carrier: {
         deliver: async (shard, batches) => {
-          await applyBatches(pool, shard, batches);
+          await applyBatches(createLedgerStore(pool), shard, batches);
         },
         close: async () => undefined,
       },

@@ -10,7 +10,7 @@ import { openStores, rebuild, startProcess } from '../cli/compose.ts';
 import { readConfig } from '../kernel/config.ts';
 import { newBuyerId } from '../kernel/ids.ts';
 import { createLogger } from '../kernel/logger.ts';
-import { readWatermark } from '../ledger/apply.ts';
+import { readWatermark } from '../ledger/postgres.ts';
 import { putSaleCommand, reserveCommand, shardStatusCommand } from '../lua/bindings.ts';
 import { saleArgs } from '../lua/testing.ts';
 import { startServices } from '../services/services.ts';

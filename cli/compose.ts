@@ -13,7 +13,7 @@ import { systemClock } from '../kernel/clock.ts';
 import type { Config } from '../kernel/config.ts';
 import { SetupError } from '../kernel/errors.ts';
 import { createLogger, type Logger } from '../kernel/logger.ts';
-import { applyBatches, readWatermark } from '../ledger/apply.ts';
+import { applyBatches } from '../ledger/apply.ts';
 import {
   checkShardCount,
   createAuthority,
@@ -27,8 +27,10 @@ import { createKafkaCarrier, createKafkaProbe, replayFromKafka, startKafkaConsum
 import { createLedgerStats } from '../ledger/metrics.ts';
 import { migrate } from '../ledger/migrate.ts';
 import { createPool } from '../ledger/pool.ts';
+import { createLedgerStore } from '../ledger/postgres.ts';
 import { type RebuildProgress, type RebuildReport, rebuildShard } from '../ledger/rebuild.ts';
 import { type Carrier, startRelay } from '../ledger/relay.ts';
+import type { LedgerStore } from '../ledger/store.ts';
 
 export const roles = ['http', 'relay', 'ledger', 'sweeper'] as const;
 export type Role = (typeof roles)[number];
@@ -40,6 +42,7 @@ export type Stores = {
   drained(shard: number): Promise<boolean>;
   valkey: Valkey;
   pool: Pool;
+  ledger: LedgerStore;
   shards: Shards;
   outbox: Outbox;
   close(): Promise<void>;
@@ -85,6 +88,7 @@ export async function openStores(
       drained: probe?.drained ?? (() => Promise.resolve(true)),
       valkey,
       pool,
+      ledger: createLedgerStore(pool),
       shards,
       outbox: createOutbox(shards),
       async close() {
@@ -151,11 +155,11 @@ function rebuildLocked(
   logger: Logger,
   more: { discard?: boolean; progress?: RebuildProgress } = {},
 ): Promise<RebuildReport> {
-  const { valkey, pool } = stores;
+  const { valkey, ledger } = stores;
   const { outboxEvents, rememberSeconds } = config;
   return rebuildShard({
-    ...{ pool, shard, rememberSeconds, clock: systemClock, logger },
-    target: (token) => createBuilder({ valkey, shard, token, outboxEvents, rememberSeconds }),
+    ...{ store: ledger, shard, rememberSeconds, clock: systemClock, logger },
+    target: (token) => createBuilder({ valkey, shard, token, outboxEvents, rememberSeconds, clock: systemClock }),
     async drained() {
       for (const untilMs = Date.now() + drainSeconds * 1000; !(await stores.drained(shard)); ) {
         if (Date.now() > untilMs)
@@ -166,10 +170,10 @@ function rebuildLocked(
         await systemClock.wait(200);
       }
       // What the group has read the ledger may have lost since, or passed over while it had stopped the shard.
-      const { watermark } = await readWatermark(pool, shard);
+      const { watermark } = await ledger.watermark(shard);
       const replay = replayOf(config, stores.name, logger, shard, watermark + 1, Number.MAX_SAFE_INTEGER);
       await replay?.(async (batches) => {
-        await applyBatches(pool, shard, batches);
+        await applyBatches(ledger, shard, batches);
       });
     },
     ...more,
@@ -249,7 +253,7 @@ export async function startProcess(
   const registry = new Registry();
   const stats = createEngineStats(registry);
   const stores = await openStores(config, logger, { replicaWaited: stats.replicaWaited });
-  const { shards, pool, outbox } = stores;
+  const { shards, pool, ledger, outbox } = stores;
   const ledgerStats = createLedgerStats(registry);
   const has = (role: Role): boolean => wanted.includes(role);
   const stops: (() => Promise<void>)[] = [() => stores.close()];
@@ -259,7 +263,7 @@ export async function startProcess(
 
   try {
     const apply = async (shard: number, batches: Parameters<typeof applyBatches>[2]) => {
-      const applied = await applyBatches(pool, shard, batches);
+      const applied = await applyBatches(ledger, shard, batches);
       ledgerStats.applied(applied);
       return applied;
     };
@@ -286,9 +290,9 @@ export async function startProcess(
         source: outbox,
         carrier:
           config.transport === 'kafka' ? createKafkaCarrier({ brokers: config.kafkaBrokers, name, logger }) : direct,
-        watermark: (shard) => readWatermark(pool, shard),
+        watermark: (shard) => ledger.watermark(shard),
         fillGap: (shard, from, to) =>
-          fillGap({ pool, shard, from, to, replay: replayOf(config, name, logger, shard, from, to) }),
+          fillGap({ store: ledger, shard, from, to, replay: replayOf(config, name, logger, shard, from, to) }),
         clock: systemClock,
         logger,
         stats: ledgerStats,

@@ -3,7 +3,7 @@ import { systemClock } from '../kernel/clock.ts';
 import type { Config } from '../kernel/config.ts';
 import { encodeReservationId } from '../kernel/ids.ts';
 import { createLogger } from '../kernel/logger.ts';
-import { readWatermark } from '../ledger/apply.ts';
+import { readWatermark } from '../ledger/postgres.ts';
 import { type Reconciliation, reconcile } from '../ledger/reconcile.ts';
 import { openStores } from './compose.ts';
 

@@ -4,9 +4,9 @@ import { systemClock } from '../kernel/clock.ts';
 import type { Config } from '../kernel/config.ts';
 import { SetupError } from '../kernel/errors.ts';
 import { createLogger } from '../kernel/logger.ts';
-import { readWatermark } from '../ledger/apply.ts';
 import { expectShardCount } from '../ledger/authority.ts';
 import { createPool } from '../ledger/pool.ts';
+import { readWatermark } from '../ledger/postgres.ts';
 import { readStops, retryStopped, type Stop } from '../ledger/stops.ts';
 
 const retryLimitMs = 10_000;

@@ -1,4 +1,5 @@
 import { afterAll, beforeAll, expect, test } from 'vitest';
+import { systemClock } from '../kernel/clock.ts';
 import { shardKey } from '../kernel/ids.ts';
 import { rebuildableSale } from '../ledger/testing.ts';
 import { commitCommand, readReservationsCommand, releaseCommand } from '../lua/bindings.ts';
@@ -37,6 +38,7 @@ test('a buyer with more reservations than 16 bits count is built whole: each is 
   const held = 65_537;
   const builder = createBuilder({
     ...{ valkey: server.valkey, shard: 0, token: 'twelve-chars', outboxEvents: 1_000_000, rememberSeconds: 3_600 },
+    clock: systemClock,
   });
   await builder.begin();
   await builder.clear();
@@ -84,6 +86,7 @@ test('a buyer with more reservations than 16 bits count is built whole: each is 
 test('another connection than the one it began on: the rebuild ends, rather than go on elsewhere', async () => {
   const builder = createBuilder({
     ...{ valkey: server.valkey, shard: 1, token: 'another-one-', outboxEvents: 1_000_000, rememberSeconds: 3_600 },
+    clock: systemClock,
   });
   await builder.begin();
   await builder.clear();

@@ -1,5 +1,5 @@
 /** The side of a rebuild that speaks with Valkey; what it builds comes from the ledger. */
-import { within } from '../kernel/clock.ts';
+import { type Clock, within } from '../kernel/clock.ts';
 import { RefusalError, refusal } from '../kernel/errors.ts';
 import { shardKey } from '../kernel/ids.ts';
 import { limits } from '../kernel/limits.ts';
@@ -42,8 +42,9 @@ export function createBuilder(options: {
   token: string;
   outboxEvents: number;
   rememberSeconds: number;
+  clock: Clock;
 }) {
-  const { valkey, shard, token } = options;
+  const { valkey, shard, token, clock } = options;
   // Rebuild's commands carry no header: they go past the fence, and the token guards them.
   const noHeader = { epoch: 0, seen: 0, deadlineMs: 0 };
   // All of it happens on one connection: another server may have the token too, and lack what was built.
@@ -53,7 +54,7 @@ export function createBuilder(options: {
       throw new Error(`the connection to the Valkey of shard ${shard} has changed: rebuild it again`);
     const calling = valkey.call(command.name, command.readOnly, shardKey(shard), command.encode(noHeader, args));
     try {
-      return command.decode(await within(calling, limits.rebuildCallMs, 'Valkey did not answer in time'));
+      return command.decode(await within(calling, limits.rebuildCallMs, 'Valkey did not answer in time', clock));
     } catch (error) {
       if (String(error).includes('FENCED'))
         throw new RefusalError(refusal('shard-fenced', `Another rebuild of shard ${shard} has begun.`));

@@ -81,7 +81,7 @@ export function createShard(number: number, options: ShardOptions) {
     const on = valkey.linkOf(key);
     const argument = command.encode(headerOf(deadlineMs), args);
     const calling = valkey.call(command.name, command.readOnly, key, argument);
-    const answer = await within(calling, limits.callMs, 'Valkey did not answer in time');
+    const answer = await within(calling, limits.callMs, 'Valkey did not answer in time', clock);
     // It may be of a history that the shard has left.
     if (valkey.linkOf(key) !== on) throw new Error('the connection to Valkey has changed');
     return command.decode(answer);
@@ -109,7 +109,7 @@ export function createShard(number: number, options: ShardOptions) {
   const sync = (replicas: 0 | 1): Promise<void> => {
     const argument = replicateCommand.encode(headerOf(clock.monotonicMs() + offsetMs + limits.callMs), {});
     const waiting = valkey.sync(replicateCommand.name, key, argument, replicas);
-    return within(waiting, limits.callMs, 'Valkey did not answer in time');
+    return within(waiting, limits.callMs, 'Valkey did not answer in time', clock);
   };
 
   const replicate = (): Promise<void> => {

@@ -6,6 +6,7 @@ import { shardKey } from '../kernel/ids.ts';
 import { limits } from '../kernel/limits.ts';
 import { applyBatches } from '../ledger/apply.ts';
 import { createAuthority } from '../ledger/authority.ts';
+import { createLedgerStore } from '../ledger/postgres.ts';
 import {
   createLedger,
   emptyStores,
@@ -62,7 +63,7 @@ const epochs = async (): Promise<number[]> =>
 const soon = { timeout: 20_000, interval: 50 };
 
 async function carry(engine: TestEngine): Promise<void> {
-  await applyBatches(pool, 0, (await engine.outbox.read(0, 0, 1_000)).batches);
+  await applyBatches(createLedgerStore(pool), 0, (await engine.outbox.read(0, 0, 1_000)).batches);
 }
 
 describe('opening', () => {

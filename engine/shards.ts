@@ -55,7 +55,8 @@ export async function openShards(options: ShardOptions & { count: number }): Pro
   const byLink = (shards: Shard[]): Shard[][] => [...Map.groupBy(shards, ({ key }) => valkey.linkOf(key)).values()];
   const closed = (): Shard[] => all.filter((shard) => !shard.isOpen() && valkey.linkOf(shard.key) !== 0);
 
-  const settingsOf = (key: string) => within(valkey.settings(key), limits.callMs, 'Valkey did not answer in time');
+  const settingsOf = (key: string) =>
+    within(valkey.settings(key), limits.callMs, 'Valkey did not answer in time', clock);
   /** Connections whose server has shown that its log is on its disk, and was set so ever since. */
   const proven = new Set<number>();
   /** Looks at how a shard's server is set, and once whether it does what it is set to. */
@@ -168,14 +169,14 @@ export async function openShards(options: ShardOptions & { count: number }): Pro
   };
 
   await new Promise<void>((resolve, reject) => {
-    const late = setTimeout(() => {
+    const cancel = clock.later(startMs, () => {
       const why = `VALKEY_URL cannot be reached (${valkey.complaint}): is Valkey running there?`;
       reject(new SetupError('valkey-unreachable', why));
-    }, startMs);
+    });
     valkey.onChange(() => {
       for (const shard of all) shard.connectionChanged();
       void openAll().then(() => {
-        clearTimeout(late);
+        cancel();
         resolve();
       });
     });

@@ -6,6 +6,8 @@ export type Clock = {
   monotonicMs(): number;
   /** Resolves after `ms`, or at once when `signal` aborts. */
   wait(ms: number, signal?: AbortSignal): Promise<void>;
+  /** Does `action` after `ms`, unless what it answers is called before. */
+  later(ms: number, action: () => void): () => void;
 };
 
 export const systemClock: Clock = {
@@ -25,18 +27,27 @@ export const systemClock: Clock = {
       const timer = setTimeout(done, ms);
       signal?.addEventListener('abort', done, { once: true });
     }),
+  later: (ms, action) => {
+    const timer = setTimeout(action, ms);
+    return () => clearTimeout(timer);
+  },
 };
 
 /** `promise`, or a rejection with `message` once `ms` have passed. */
-export async function within<T>(promise: Promise<T>, ms: number, message: string): Promise<T> {
-  let timer: NodeJS.Timeout | undefined;
+export async function within<T>(
+  promise: Promise<T>,
+  ms: number,
+  message: string,
+  clock: Clock = systemClock,
+): Promise<T> {
+  let cancel = (): void => undefined;
   const late = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => reject(new Error(message)), ms);
+    cancel = clock.later(ms, () => reject(new Error(message)));
   });
   try {
     return await Promise.race([promise, late]);
   } finally {
-    clearTimeout(timer);
+    cancel();
   }
 }
 

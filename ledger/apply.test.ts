@@ -3,9 +3,10 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } fr
 import { decodeReservationId } from '../kernel/ids.ts';
 import type { ServiceSet } from '../services/services.ts';
 import { waitUntil } from '../services/waiting.ts';
-import { applyBatches, readWatermark, ShardStopped } from './apply.ts';
+import { applyBatches, ShardStopped } from './apply.ts';
 import { createAuthority, findReservation } from './authority.ts';
 import type { Batch } from './events.ts';
+import { createLedgerStore, readWatermark } from './postgres.ts';
 import {
   balanceOf,
   batchOf,
@@ -54,7 +55,7 @@ describe('exactly once', () => {
     ['a re-read in the middle of one delivery', (all) => [[...all.slice(0, 6), ...all.slice(3)]]],
   ])('%s', async (_name, deliveries) => {
     const all = history(10);
-    for (const delivery of deliveries(all)) await applyBatches(pool, 0, delivery);
+    for (const delivery of deliveries(all)) await applyBatches(createLedgerStore(pool), 0, delivery);
     expect(await readWatermark(pool, 0)).toMatchObject({ watermark: 12, stopped: null });
     expect(await balanceOf(pool)).toBe('90/10/0');
     expect(await journal()).toBe(11);
@@ -63,7 +64,7 @@ describe('exactly once', () => {
   test('two appliers at once on one shard, both with everything, in other pieces', async () => {
     const all = history(60);
     const apply = async (size: number): Promise<void> => {
-      for (let i = 0; i < all.length; i += size) await applyBatches(pool, 0, all.slice(i, i + size));
+      for (let i = 0; i < all.length; i += size) await applyBatches(createLedgerStore(pool), 0, all.slice(i, i + size));
     };
     await Promise.all([apply(1), apply(7), apply(61)]);
     expect(await readWatermark(pool, 0)).toMatchObject({ watermark: 62, stopped: null });
@@ -72,30 +73,47 @@ describe('exactly once', () => {
 
   test('answers what it did', async () => {
     const all = history(3);
-    expect(await applyBatches(pool, 0, all.slice(0, 2))).toEqual({
+    expect(await applyBatches(createLedgerStore(pool), 0, all.slice(0, 2))).toEqual({
       watermark: 3,
       events: 3,
       known: 0,
       setAside: 0,
       quarantined: 0,
     });
-    expect(await applyBatches(pool, 0, all)).toMatchObject({ watermark: 5, events: 2, known: 2, setAside: 0 });
-    expect(await applyBatches(pool, 0, [])).toMatchObject({ watermark: 5, events: 0, known: 0, setAside: 0 });
+    expect(await applyBatches(createLedgerStore(pool), 0, all)).toMatchObject({
+      watermark: 5,
+      events: 2,
+      known: 2,
+      setAside: 0,
+    });
+    expect(await applyBatches(createLedgerStore(pool), 0, [])).toMatchObject({
+      watermark: 5,
+      events: 0,
+      known: 0,
+      setAside: 0,
+    });
   });
 });
 
 describe('an event ahead', () => {
   test('is set aside, and applied when it comes again after the missing one', async () => {
     const [opening, first, second] = history(2) as [Batch, Batch, Batch];
-    await applyBatches(pool, 0, [opening]);
-    expect(await applyBatches(pool, 0, [second])).toMatchObject({ watermark: 2, setAside: 1, events: 0 });
-    expect(await applyBatches(pool, 0, [first])).toMatchObject({ watermark: 3 });
-    expect(await applyBatches(pool, 0, [second])).toMatchObject({ watermark: 4 });
+    await applyBatches(createLedgerStore(pool), 0, [opening]);
+    expect(await applyBatches(createLedgerStore(pool), 0, [second])).toMatchObject({
+      watermark: 2,
+      setAside: 1,
+      events: 0,
+    });
+    expect(await applyBatches(createLedgerStore(pool), 0, [first])).toMatchObject({ watermark: 3 });
+    expect(await applyBatches(createLedgerStore(pool), 0, [second])).toMatchObject({ watermark: 4 });
   });
 
   test('does not hold up what is in order in the same delivery', async () => {
     const [opening, first, second] = history(2) as [Batch, Batch, Batch];
-    expect(await applyBatches(pool, 0, [opening, second, first])).toMatchObject({ watermark: 3, setAside: 1 });
+    expect(await applyBatches(createLedgerStore(pool), 0, [opening, second, first])).toMatchObject({
+      watermark: 3,
+      setAside: 1,
+    });
     expect(await balanceOf(pool)).toBe('99/1/0');
   });
 });
@@ -111,8 +129,9 @@ describe('what a reservation became', () => {
   ])('%s, whether its events come together or one by one', async (_name, after, state, balance) => {
     const events = [set(), restocked(100), reserved(3, 2), ...after];
     await emptyLedger(together);
-    await applyBatches(together, 0, [batchOf(1, events)]);
-    for (const [i, event] of events.entries()) await applyBatches(pool, 0, [batchOf(i + 1, [event])]);
+    await applyBatches(createLedgerStore(together), 0, [batchOf(1, events)]);
+    for (const [i, event] of events.entries())
+      await applyBatches(createLedgerStore(pool), 0, [batchOf(i + 1, [event])]);
     const ref = decodeReservationId(reservationAt(3));
     if (!ref) throw new Error('no reference');
     for (const one of [pool, together]) {
@@ -129,7 +148,7 @@ describe('what a reservation became', () => {
   });
 
   test('is null for another buyer', async () => {
-    await applyBatches(pool, 0, history(1));
+    await applyBatches(createLedgerStore(pool), 0, history(1));
     const ref = decodeReservationId(reservationAt(3));
     expect(ref && (await findReservation(pool, { ...ref, buyer: 'somebody____' }))).toBeNull();
   });
@@ -184,20 +203,20 @@ describe('a history that cannot be stops its shard, with the reason, and no othe
   ])('%s', async (name, deliveries, reason) => {
     if (name === 'an epoch that goes back') await createAuthority(pool).grant(0, 1, 'run-2');
     const last = deliveries.at(-1) ?? [];
-    for (const delivery of deliveries.slice(0, -1)) await applyBatches(pool, 0, delivery);
+    for (const delivery of deliveries.slice(0, -1)) await applyBatches(createLedgerStore(pool), 0, delivery);
     const before = [await balanceOf(pool), await journal()];
-    await expect(applyBatches(pool, 0, last)).rejects.toBeInstanceOf(ShardStopped);
+    await expect(applyBatches(createLedgerStore(pool), 0, last)).rejects.toBeInstanceOf(ShardStopped);
     expect([await balanceOf(pool), await journal()]).toEqual(before);
     expect((await readWatermark(pool, 0)).stopped).toMatch(reason);
     // It stays stopped, even for what would be right.
-    await expect(applyBatches(pool, 0, [batchOf(1, opening)])).rejects.toThrow(/stopped/);
+    await expect(applyBatches(createLedgerStore(pool), 0, [batchOf(1, opening)])).rejects.toThrow(/stopped/);
     const other = batchOf(1, opening, { shard: 1 });
     for (const event of other.events) event.saleId = 'another';
-    expect(await applyBatches(pool, 1, [other])).toMatchObject({ watermark: 2 });
+    expect(await applyBatches(createLedgerStore(pool), 1, [other])).toMatchObject({ watermark: 2 });
   });
 
   test('a shard without an epoch takes nothing', async () => {
-    await expect(applyBatches(pool, 7, history(1))).rejects.toThrow(/no epoch/);
+    await expect(applyBatches(createLedgerStore(pool), 7, history(1))).rejects.toThrow(/no epoch/);
     expect(await readWatermark(pool, 7)).toEqual({ watermark: 0, stopped: null });
   });
 });
@@ -219,11 +238,11 @@ describe('epochs that were closed', () => {
 
   /** Epoch 1 was closed at 4, epoch 2 went on to 6 and was closed there, epoch 3 has come to 7. */
   async function closeTwo(): Promise<void> {
-    await applyBatches(pool, 0, history(2));
+    await applyBatches(createLedgerStore(pool), 0, history(2));
     await close();
-    await applyBatches(pool, 0, [oneOf(2, 5), oneOf(2, 6)]);
+    await applyBatches(createLedgerStore(pool), 0, [oneOf(2, 5), oneOf(2, 6)]);
     await close();
-    await applyBatches(pool, 0, [oneOf(3, 7)]);
+    await applyBatches(createLedgerStore(pool), 0, [oneOf(3, 7)]);
   }
 
   test('what they still send is kept apart, of the last one and of those before, wherever its sequences are', async () => {
@@ -233,14 +252,21 @@ describe('epochs that were closed', () => {
       ...[oneOf(1, 5), oneOf(1, 6), oneOf(1, 7), oneOf(1, 8), oneOf(2, 7)],
       batchOf(5, [reserved(5), reserved(6), reserved(7)], { epoch: 1 }),
     ];
-    for (const batch of late) expect(await applyBatches(pool, 0, [batch])).toMatchObject({ quarantined: 1, events: 0 });
-    expect(await applyBatches(pool, 0, late)).toMatchObject({ quarantined: late.length, watermark: 7 });
+    for (const batch of late)
+      expect(await applyBatches(createLedgerStore(pool), 0, [batch])).toMatchObject({ quarantined: 1, events: 0 });
+    expect(await applyBatches(createLedgerStore(pool), 0, late)).toMatchObject({
+      quarantined: late.length,
+      watermark: 7,
+    });
     expect(await kept()).toEqual(['1: 5 to 5', '1: 6 to 6', '1: 5 to 7', '1: 7 to 7', '1: 8 to 8', '2: 7 to 7']);
     // What is history of them is known, and the shard goes on.
-    expect(await applyBatches(pool, 0, [...history(2), oneOf(2, 5), oneOf(2, 6)])).toMatchObject({
+    expect(await applyBatches(createLedgerStore(pool), 0, [...history(2), oneOf(2, 5), oneOf(2, 6)])).toMatchObject({
       ...{ known: 5, quarantined: 0 },
     });
-    expect(await applyBatches(pool, 0, [oneOf(1, 8), oneOf(3, 8)])).toMatchObject({ watermark: 8, events: 1 });
+    expect(await applyBatches(createLedgerStore(pool), 0, [oneOf(1, 8), oneOf(3, 8)])).toMatchObject({
+      watermark: 8,
+      events: 1,
+    });
     expect(await readWatermark(pool, 0)).toEqual({ watermark: 8, stopped: null });
     expect(before).toBe('95/5/0');
     expect(await balanceOf(pool)).toBe('94/6/0');
@@ -249,7 +275,7 @@ describe('epochs that were closed', () => {
   test('another history of the epoch that is not closed is a fork all the same', async () => {
     await closeTwo();
     const forked = [oneOf(1, 5), { ...oneOf(3, 7), digest: 'another' }];
-    await expect(applyBatches(pool, 0, forked)).rejects.toBeInstanceOf(ShardStopped);
+    await expect(applyBatches(createLedgerStore(pool), 0, forked)).rejects.toBeInstanceOf(ShardStopped);
     expect((await readWatermark(pool, 0)).stopped).toMatch(/two histories at sequence 7/);
   });
 });
@@ -271,8 +297,8 @@ describe('text that the contract allows and Postgres does not', () => {
       },
     ],
   ])('%s holds nothing up for ever: it is written, or the shard is stopped', async (_name, event) => {
-    await applyBatches(pool, 0, [batchOf(1, [set(), restocked(5)])]);
-    const outcome = await applyBatches(pool, 0, [batchOf(3, [event])]).then(
+    await applyBatches(createLedgerStore(pool), 0, [batchOf(1, [set(), restocked(5)])]);
+    const outcome = await applyBatches(createLedgerStore(pool), 0, [batchOf(3, [event])]).then(
       () => 'written',
       (error: unknown) => (error instanceof ShardStopped ? 'stopped' : String(error)),
     );
@@ -286,7 +312,7 @@ test('Postgres killed in the middle: no half batch, and it goes on', async () =>
   let lastError = '';
   const apply = (async () => {
     for (let i = 0; i < all.length; ) {
-      const done = await applyBatches(pool, 0, all.slice(i, i + 1)).then(
+      const done = await applyBatches(createLedgerStore(pool), 0, all.slice(i, i + 1)).then(
         () => true,
         (error: unknown) => {
           failures++;

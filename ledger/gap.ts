@@ -1,26 +1,25 @@
 /** A ledger that has gone back further than the outbox goes: Postgres was restored from an older backup. */
-import type { Pool } from 'pg';
-import { applyBatches, readWatermark } from './apply.ts';
+import { applyBatches } from './apply.ts';
 import type { Batch } from './events.ts';
-import { stopShard } from './stops.ts';
+import type { LedgerStore } from './store.ts';
 
 /**
  * Applies what `replay` still finds of the events from `from` to `to`, and stops the shard, saying which are gone, when that
  * is not all. `replay` null: there is no Kafka.
  */
 export async function fillGap(options: {
-  pool: Pool;
+  store: LedgerStore;
   shard: number;
   from: number;
   to: number;
   replay: ((take: (batches: Batch[]) => Promise<void>) => Promise<void>) | null;
 }): Promise<void> {
-  const { pool, shard, to, replay } = options;
+  const { store, shard, to, replay } = options;
   await replay?.(async (batches) => {
-    await applyBatches(pool, shard, batches);
+    await applyBatches(store, shard, batches);
   });
-  const { watermark } = await readWatermark(pool, shard);
-  if (watermark < to) await stopShard(pool, shard, goneReason(shard, watermark, to));
+  const { watermark } = await store.watermark(shard);
+  if (watermark < to) await store.stop(shard, goneReason(shard, watermark, to));
 }
 
 /** What to tell a person about events that nobody has any more. */

@@ -9,10 +9,11 @@ import { readConfig } from '../kernel/config.ts';
 import { shardStatusCommand } from '../lua/bindings.ts';
 import { connectReady, counters, makeSale, reserve } from '../lua/testing.ts';
 import type { ServiceSet } from '../services/services.ts';
-import { applyBatches, readWatermark } from './apply.ts';
+import { applyBatches } from './apply.ts';
 import type { Batch } from './events.ts';
 import { fillGap } from './gap.ts';
 import { createKafkaCarrier, createKafkaProbe, replayFromKafka, startKafkaConsumer, topicOf } from './kafka.ts';
+import { createLedgerStore, readWatermark } from './postgres.ts';
 import { startRelay } from './relay.ts';
 import {
   backUp,
@@ -62,7 +63,7 @@ afterEach(async () => {
 const brokers = (): string[] => [String(services.services.kafka?.url)];
 
 async function consume(stats = countingStats()): Promise<void> {
-  const apply = (shard: number, batches: Batch[]) => applyBatches(pool, shard, batches);
+  const apply = (shard: number, batches: Batch[]) => applyBatches(createLedgerStore(pool), shard, batches);
   const consumer = await startKafkaConsumer({ brokers: brokers(), name: deployment, logger: silent, apply, stats });
   stops.push(() => consumer.stop());
 }
@@ -76,7 +77,7 @@ async function pipeline({ stallMs = 2_000, consuming = true } = {}) {
     ...{ watermark: (shard: number) => readWatermark(pool, shard), stats, stallMs },
     fillGap: (shard, from, to) =>
       fillGap({
-        ...{ pool, shard, from, to },
+        ...{ store: createLedgerStore(pool), shard, from, to },
         replay: (take) => replayFromKafka({ ...common, shard, from, to, take, limitMs: 30_000 }),
       }),
   });
@@ -259,7 +260,14 @@ test('Valkey’s files lost, and Postgres restored from an old backup: the rebui
   const config = readConfig({ ...env, KAFKA_BROKERS: brokers().join(',') });
   const valkey = await connectReady(env.VALKEY_URL);
   const common = { brokers: brokers(), name: deployment, logger: silent };
-  const stores = { ...engine, ...createKafkaProbe(common), name: deployment, valkey, pool };
+  const stores = {
+    ...engine,
+    ...createKafkaProbe(common),
+    name: deployment,
+    valkey,
+    pool,
+    ledger: createLedgerStore(pool),
+  };
   const report = await rebuild(config, stores, 0, silent);
   await valkey.close();
   expect(report).toMatchObject({ seq: watermark, lost: null, liveReservations: live });

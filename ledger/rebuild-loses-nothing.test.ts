@@ -4,9 +4,10 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } fr
 import type { Valkey } from '../engine/valkey.ts';
 import { connectReady, contentOf, counters, makeSale, reserve, type TestShard, unitsOf } from '../lua/testing.ts';
 import type { ServiceSet } from '../services/services.ts';
-import { applyBatches, readWatermark, ShardStopped } from './apply.ts';
+import { applyBatches, ShardStopped } from './apply.ts';
 import { createAuthority } from './authority.ts';
-import { readStops, retryStopped, stopShard } from './stops.ts';
+import { createLedgerStore, readWatermark } from './postgres.ts';
+import { readStops, retryStopped } from './stops.ts';
 import {
   createLedger,
   emptyStores,
@@ -119,14 +120,14 @@ describe('events that neither the ledger nor the outbox has', () => {
   test('once a newer backup has them the rebuild is done again, and nothing is lost', async () => {
     await reserve(shard, [{ buyer: 'bob' }]);
     const { batches } = await engine.outbox.read(0, 0, 10);
-    await applyBatches(pool, 0, batches.slice(0, 1));
+    await applyBatches(createLedgerStore(pool), 0, batches.slice(0, 1));
     await reserve(shard, [{ buyer: 'cem' }]);
     const before = await counters(shard);
     await engine.close();
     await redisOf(services).xtrim('{s0}:outbox', 'MAXLEN', 1);
     await expect(rebuild()).rejects.toBeInstanceOf(ShardStopped);
     expect(await retryStopped(pool, 0)).toBe(true);
-    await applyBatches(pool, 0, batches.slice(1));
+    await applyBatches(createLedgerStore(pool), 0, batches.slice(1));
     expect(await rebuild()).toMatchObject({ seq: 5, lost: null, liveReservations: 3 });
     await reopen();
     expect(await counters(shard)).toEqual(before);
@@ -135,7 +136,9 @@ describe('events that neither the ledger nor the outbox has', () => {
   test('a shard that is stopped while it is drained is not cleared', async () => {
     await engine.close();
     const before = await holdings();
-    await expect(rebuild(lateAfterDraining(() => stopShard(pool, 0, 'a test says so')))).rejects.toThrow(/was stopped/);
+    await expect(rebuild(lateAfterDraining(() => createLedgerStore(pool).stop(0, 'a test says so')))).rejects.toThrow(
+      /was stopped/,
+    );
     expect(await holdings()).toEqual(before);
     expect(await readStops(pool)).toMatchObject([{ epoch: 1, reason: 'a test says so' }]);
     expect(await losses()).toEqual([]);
@@ -193,7 +196,7 @@ describe('what may be lost', () => {
     const had = await level(engine, pool);
     await reserve(shard, [{ buyer: 'bob' }, { buyer: 'cem' }]);
     await engine.close();
-    await stopShard(pool, 0, 'a test says so');
+    await createLedgerStore(pool).stop(0, 'a test says so');
     const lost = { from: had + 1, to: had + 2 };
     const interrupted = rebuild(broken('clear', 'before'), { discard: true });
     await expect(interrupted).rejects.toThrow('interrupted');

@@ -26,7 +26,8 @@ import {
   unitsOf,
 } from '../lua/testing.ts';
 import type { ServiceSet } from '../services/services.ts';
-import { applyBatches, readWatermark, ShardStopped } from './apply.ts';
+import { applyBatches, ShardStopped } from './apply.ts';
+import { createLedgerStore, readWatermark } from './postgres.ts';
 import { reconcile } from './reconcile.ts';
 import { readStops, retryStopped } from './stops.ts';
 import {
@@ -181,9 +182,9 @@ test('what the ledger had not is reported, and what was sold of it is on sale ag
   // The old epoch's events come after all: they are kept apart, and the new history stands.
   const [bob] = await reserve(shard, [{ buyer: 'bob' }]);
   expect(bob).toMatchObject({ status: 'ok', seq: seq + 1 });
-  expect(await applyBatches(pool, 0, late)).toMatchObject({ quarantined: 1, events: 0 });
+  expect(await applyBatches(createLedgerStore(pool), 0, late)).toMatchObject({ quarantined: 1, events: 0 });
   await level(engine, pool);
-  expect(await applyBatches(pool, 0, late)).toMatchObject({ quarantined: 1, events: 0 });
+  expect(await applyBatches(createLedgerStore(pool), 0, late)).toMatchObject({ quarantined: 1, events: 0 });
   expect(await readWatermark(pool, 0)).toEqual({ watermark: seq + 1, stopped: null });
   expect((await pool.query('select 1 from ledger.quarantine')).rowCount).toBe(1);
 });
@@ -249,7 +250,7 @@ test('an event that cannot be stops the shard after the last good one; it is sho
   await reserve(shard, [{ buyer: 'bob' }]);
   const { batches } = await engine.outbox.read(0, 0, 100);
   const good = batches[1]?.seqLast ?? 0;
-  await expect(applyBatches(pool, 0, batches)).rejects.toBeInstanceOf(ShardStopped);
+  await expect(applyBatches(createLedgerStore(pool), 0, batches)).rejects.toBeInstanceOf(ShardStopped);
   expect((await readWatermark(pool, 0)).watermark).toBe(good);
   const [stop] = await readStops(pool);
   expect(stop).toMatchObject({ shard: 0, watermark: good });
@@ -258,7 +259,7 @@ test('an event that cannot be stops the shard after the last good one; it is sho
   expect(await retryStopped(pool, 0)).toBe(true);
   expect(await retryStopped(pool, 0)).toBe(false);
   expect(await readStops(pool)).toEqual([]);
-  await expect(applyBatches(pool, 0, batches.slice(2))).rejects.toBeInstanceOf(ShardStopped);
+  await expect(applyBatches(createLedgerStore(pool), 0, batches.slice(2))).rejects.toBeInstanceOf(ShardStopped);
 
   // The shard sells on, until a rebuild is told to leave the event out.
   await expect(rebuild()).rejects.toBeInstanceOf(ShardStopped);

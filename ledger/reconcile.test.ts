@@ -3,7 +3,8 @@ import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest
 import { systemClock } from '../kernel/clock.ts';
 import { makeSale, reserve } from '../lua/testing.ts';
 import type { ServiceSet } from '../services/services.ts';
-import { applyBatches, readWatermark } from './apply.ts';
+import { applyBatches } from './apply.ts';
+import { createLedgerStore, readWatermark } from './postgres.ts';
 import { reconcile } from './reconcile.ts';
 import { type Relay, startRelay } from './relay.ts';
 import {
@@ -39,7 +40,7 @@ beforeEach(async () => {
     ...{ shards: 2, source: engine.outbox, clock: systemClock, logger: silent, stats: countingStats() },
     carrier: {
       deliver: async (shard, batches) => {
-        await applyBatches(pool, shard, batches);
+        await applyBatches(createLedgerStore(pool), shard, batches);
       },
       close: async () => undefined,
     },

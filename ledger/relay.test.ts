@@ -5,9 +5,10 @@ import { createLogger } from '../kernel/logger.ts';
 import { openShardCommand, shardStatusCommand } from '../lua/bindings.ts';
 import { makeSale, outboxOf, reserve } from '../lua/testing.ts';
 import type { ServiceSet } from '../services/services.ts';
-import { applyBatches, readWatermark } from './apply.ts';
+import { applyBatches } from './apply.ts';
 import type { Batch } from './events.ts';
 import { fillGap } from './gap.ts';
+import { createLedgerStore, readWatermark } from './postgres.ts';
 import { type Carrier, type OutboxSource, type Relay, startRelay } from './relay.ts';
 import {
   backUp,
@@ -50,7 +51,7 @@ afterEach(async () => {
 
 const direct: Carrier = {
   deliver: async (shard, batches) => {
-    await applyBatches(pool, shard, batches);
+    await applyBatches(createLedgerStore(pool), shard, batches);
   },
   close: async () => undefined,
 };
@@ -60,7 +61,8 @@ const logger = createLogger({ level: process.env.LOG_LEVEL ?? 'silent', name: 't
 function relay({ carrier = direct, source = engine.outbox as OutboxSource, stallMs = 200 } = {}) {
   const stats = countingStats();
   const watermark = (shard: number) => readWatermark(pool, shard);
-  const gap = (shard: number, from: number, to: number) => fillGap({ pool, shard, from, to, replay: null });
+  const gap = (shard: number, from: number, to: number) =>
+    fillGap({ store: createLedgerStore(pool), shard, from, to, replay: null });
   const options = { shards: 2, source, carrier, watermark, fillGap: gap, clock: systemClock, logger, stats, stallMs };
   const started = startRelay(options);
   relays.push(started);
@@ -121,7 +123,7 @@ test.each([[1], [2], [3]])(
         while (late.length > 0 && random() < 0.7) {
           const [one] = late.splice(Math.floor(random() * late.length), 1);
           if (!one) break;
-          const applying = applyBatches(pool, one.shard, one.batches).catch((error: Error) => error);
+          const applying = applyBatches(createLedgerStore(pool), one.shard, one.batches).catch((error: Error) => error);
           under.add(applying);
           if (random() < 0.5) await applying;
         }

@@ -7,6 +7,7 @@ import { limits } from '../kernel/limits.ts';
 import type { Logger } from '../kernel/logger.ts';
 import { ShardStopped } from './apply.ts';
 import type { Batch } from './events.ts';
+import type { Watermark } from './store.ts';
 
 /** The outbox of each shard: what the relay needs of it. */
 export type OutboxSource = {
@@ -16,8 +17,6 @@ export type OutboxSource = {
 
 /** Takes batches towards the ledger: resolves when they are there, or safely on their way. */
 export type Carrier = { deliver(shard: number, batches: Batch[]): Promise<void>; close(): Promise<void> };
-
-export type Watermark = { watermark: number; stopped: string | null };
 
 export type RelayStats = {
   relayed(events: number): void;

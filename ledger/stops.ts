@@ -27,11 +27,6 @@ export async function readStops(pool: Pool): Promise<Stop[]> {
   return rows.map(({ stopped, watermark, ...rest }) => ({ ...rest, reason: stopped, watermark: Number(watermark) }));
 }
 
-/** Stops a shard for a reason that is no event's. */
-export async function stopShard(pool: Pool, shard: number, reason: string): Promise<void> {
-  await pool.query('update ledger.shard set stopped = $2 where shard = $1 and stopped is null', [shard, reason]);
-}
-
 /** Lets a stopped shard's events come again: for when what stopped it has been mended. False: it wasn't stopped. */
 export async function retryStopped(pool: Pool, shard: number): Promise<boolean> {
   const { rowCount } = await pool.query(

@@ -14,11 +14,12 @@ import { createLogger } from '../kernel/logger.ts';
 import { commitCommand, releaseCommand } from '../lua/bindings.ts';
 import { environmentWithoutServices, reference, reserve, type TestShard } from '../lua/testing.ts';
 import { type ServiceName, type ServiceSet, startServices } from '../services/services.ts';
-import { type Applied, applyBatches, readWatermark } from './apply.ts';
+import { type Applied, applyBatches } from './apply.ts';
 import { createAuthority } from './authority.ts';
 import type { Batch, LedgerEvent } from './events.ts';
 import { migrate } from './migrate.ts';
 import { createPool } from './pool.ts';
+import { createLedgerStore, readWatermark } from './postgres.ts';
 import { type RebuildReport, rebuildShard } from './rebuild.ts';
 import type { RebuildTarget } from './rebuild-content.ts';
 
@@ -260,7 +261,7 @@ export async function level(engine: TestEngine, pool: Pool): Promise<number> {
     const { watermark } = await readWatermark(pool, 0);
     const { batches } = await engine.outbox.read(0, watermark, 200);
     if (batches.length === 0) return watermark;
-    await applyBatches(pool, 0, batches);
+    await applyBatches(createLedgerStore(pool), 0, batches);
   }
 }
 
@@ -272,12 +273,21 @@ export type Rebuild = (
 /** Rebuilds of shard 0, on a target of the test's own if it gives one. */
 export function rebuildsOn(pool: Pool, valkey: Valkey): { targetOf: typeof targetOf; rebuild: Rebuild } {
   const targetOf = (token: string): RebuildTarget =>
-    createBuilder({ valkey, shard: 0, token, outboxEvents: 1_000_000, rememberSeconds: 3_600 });
+    createBuilder({
+      ...{ valkey, shard: 0, token, outboxEvents: 1_000_000, rememberSeconds: 3_600, clock: systemClock },
+    });
   return {
     targetOf,
     rebuild: (target = targetOf, more = {}) =>
       rebuildShard({
-        ...{ pool, shard: 0, target, rememberSeconds: 3_600, clock: systemClock, logger: silent },
+        ...{
+          store: createLedgerStore(pool),
+          shard: 0,
+          target,
+          rememberSeconds: 3_600,
+          clock: systemClock,
+          logger: silent,
+        },
         drained: async () => undefined,
         ...more,
       }),
