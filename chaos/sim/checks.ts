@@ -1,0 +1,179 @@
+/** What must hold in every seed, while it runs and at its end. */
+import { snapshotCommand } from '../../lua/bindings.ts';
+import type { Acknowledged } from './buyers.ts';
+import type { RealServer } from './server.ts';
+import type { Database } from './store.ts';
+import type { ShardTables, Tables } from './tables.ts';
+import type { Run } from './valkey.ts';
+
+export const invariants = [
+  'opens',
+  'watermark-never-falls',
+  'epochs-only-grow',
+  'never-stopped',
+  'converges',
+  'never-oversold',
+  'both-sides-agree',
+  'entries-make-balances',
+  'no-gap-no-fork',
+  'no-ack-lost',
+  'one-history',
+  'one-outcome',
+  'same-key-same-answer',
+] as const;
+export type Finding = { invariant: (typeof invariants)[number]; detail: string };
+
+/** Looks after every event; answers what is wrong. */
+export function watchOver(database: Database): () => Finding | null {
+  let watermark = 0;
+  let epoch = 0;
+  return () => {
+    const row = database.tables.shards.get(0)?.row;
+    if (!row || (row.watermark === watermark && row.epoch === epoch)) return null;
+    if (row.watermark < watermark)
+      return { invariant: 'watermark-never-falls', detail: `from ${watermark} to ${row.watermark}` };
+    if (row.epoch < epoch) return { invariant: 'epochs-only-grow', detail: `from ${epoch} to ${row.epoch}` };
+    ({ watermark, epoch } = row);
+    return null;
+  };
+}
+
+export async function findingsOf(world: {
+  database: Database;
+  real: RealServer;
+  run: Run | null;
+  acknowledged: Acknowledged[];
+  converged: boolean;
+  /** Whether keys are forgotten while it runs. */
+  forgets: boolean;
+}): Promise<Finding[]> {
+  const { tables } = world.database;
+  const shard = tables.shards.get(0);
+  if (!shard) return [{ invariant: 'opens', detail: 'the ledger has no shard' }];
+  const found: Finding[] = [];
+  const add = (invariant: Finding['invariant'], detail: string): void => {
+    found.push({ invariant, detail });
+  };
+  const { row } = shard;
+  if (row.stopped !== null) add('never-stopped', row.stopped);
+  else if (!world.converged) {
+    const at = world.run ? JSON.stringify(await world.real.shardAt(world.run.db)) : 'no Valkey';
+    add('converges', `the ledger is at ${row.watermark} of epoch ${row.epoch}, the shard at ${at}`);
+  }
+  if (world.converged && world.run) await compare(shard, world.real, world.run, add);
+  lookAtLedger(shard, add);
+  lookAtAnswers(tables, shard, world.acknowledged, add);
+  if (!world.forgets) lookAtKeys(tables, world.acknowledged, add);
+  return found;
+}
+
+type Add = (invariant: Finding['invariant'], detail: string) => void;
+
+/** Both sides' counters, as reconcile compares them. */
+async function compare(shard: ShardTables, real: RealServer, run: Run, add: Add): Promise<void> {
+  const header = { epoch: shard.row.epoch, seen: 0, deadlineMs: Number.MAX_SAFE_INTEGER };
+  const answer = await real.call(run.db, 'snapshot', true, snapshotCommand.encode(header, {}), 0);
+  const { sales } = snapshotCommand.decode(answer);
+  const seen = new Set<string>();
+  for (const { no, stock } of sales)
+    for (const { sku, warehouse, onHand, reserved, sold } of stock) {
+      const name = `${no}/${sku}/${warehouse}`;
+      seen.add(name);
+      const balance = shard.balances.get(name);
+      const valkey = `${onHand - reserved}/${reserved}/${sold}`;
+      const ledger = balance ? `${balance.available}/${balance.reserved}/${balance.sold}` : 'nothing';
+      if (valkey !== ledger) add('both-sides-agree', `${name} is ${valkey} in Valkey and ${ledger} in the ledger`);
+      if (balance && balance.supply !== onHand + sold)
+        add('never-oversold', `${name}: supply ${balance.supply}, on hand ${onHand}, sold ${sold}`);
+    }
+  for (const [name, { supply }] of shard.balances)
+    if (supply !== 0 && !seen.has(name)) add('both-sides-agree', `${name} is not in Valkey`);
+}
+
+/** The ledger's own tables, one with another. */
+function lookAtLedger(shard: ShardTables, add: Add): void {
+  const sums = new Map<string, Record<string, number>>();
+  for (const { sale, sku, warehouse, debit, credit, units } of shard.entries.values()) {
+    const name = `${sale}/${sku}/${warehouse}`;
+    const sum = sums.get(name) ?? { outside: 0, available: 0, reserved: 0, sold: 0 };
+    sum[debit] = (sum[debit] ?? 0) - units;
+    sum[credit] = (sum[credit] ?? 0) + units;
+    sums.set(name, sum);
+  }
+  const held = new Map<string, number>();
+  const sold = new Map<string, number>();
+  for (const { sale, state, lines } of shard.reservations.values())
+    for (const { sku, warehouse, quantity } of lines) {
+      const into = state === 'held' ? held : state === 'committed' ? sold : null;
+      const name = `${sale}/${sku}/${warehouse}`;
+      into?.set(name, (into.get(name) ?? 0) + quantity);
+    }
+  for (const [name, balance] of shard.balances) {
+    const sum = sums.get(name) ?? {};
+    for (const account of ['available', 'reserved', 'sold'] as const)
+      if ((sum[account] ?? 0) !== balance[account])
+        add('entries-make-balances', `${name}: ${account} is ${balance[account]}, its entries make ${sum[account]}`);
+    if (balance.available < 0 || balance.supply !== balance.available + balance.reserved + balance.sold)
+      add('never-oversold', `${name}: ${JSON.stringify(balance)}`);
+    if ((sold.get(name) ?? 0) !== balance.sold || (held.get(name) ?? 0) !== balance.reserved)
+      add('one-outcome', `${name}: reservations make ${held.get(name) ?? 0} held, ${sold.get(name) ?? 0} sold`);
+  }
+  let next = 1;
+  let epoch = 1;
+  for (const batch of [...shard.batches.values()].sort((a, b) => a.seqFirst - b.seqFirst)) {
+    if (batch.seqFirst !== next) add('no-gap-no-fork', `a batch begins at ${batch.seqFirst}, not at ${next}`);
+    if (batch.epoch < epoch) add('no-gap-no-fork', `epoch ${batch.epoch} after ${epoch} at ${batch.seqFirst}`);
+    next = batch.seqLast + 1;
+    ({ epoch } = batch);
+  }
+  if (next !== shard.row.watermark + 1)
+    add('no-gap-no-fork', `the watermark is ${shard.row.watermark}, the last batch's end ${next - 1}`);
+}
+
+/** Whether a rebuild said that what has this sequence of this epoch may be lost. */
+function isReported(tables: Tables, epoch: number, seq: number): boolean {
+  return [...tables.rebuilds.values()].some(
+    ({ lost, report, epoch: next }) =>
+      lost !== null &&
+      epoch < next &&
+      seq >= lost.from &&
+      // Of engines that had fallen silent it says that they may have told buyers more.
+      (seq <= lost.to || (report?.silentEngines ?? 0) > 0),
+  );
+}
+
+function lookAtAnswers(tables: Tables, shard: ShardTables, told: Acknowledged[], add: Add): void {
+  const holders = new Map<number, string>();
+  for (const one of told) {
+    const { kind, buyer, key, seq, shardSeq, epoch, first, orphan } = one;
+    const row = shard.reservations.get(seq);
+    const mine = row?.buyer === buyer && row.key === key;
+    const excused = (at: number): boolean => orphan || isReported(tables, epoch, at);
+    const about = `${buyer}/${key} ${seq} of epoch ${epoch}`;
+    if (kind === 'reserved' && !mine && !excused(seq))
+      add('no-ack-lost', `${about} was reserved, and the ledger has it not`);
+    // Its own event: that of the answer where nothing was replayed, else one before.
+    const lostEnd = (): boolean =>
+      excused(seq) || (first ? excused(shardSeq) : [...tables.rebuilds.values()].some(({ lost }) => lost));
+    if ((kind === 'committed' || kind === 'released') && !(mine && row.state === kind) && !lostEnd())
+      add('no-ack-lost', `${about} was ${kind} at ${shardSeq}, and is ${mine ? row.state : 'not there'}`);
+    if (kind === 'reserved' && !excused(seq)) {
+      const holder = holders.get(seq);
+      if (holder !== undefined && holder !== `${buyer}/${key}`)
+        add('one-history', `${seq} was told to ${holder} and to ${buyer}/${key}`);
+      holders.set(seq, `${buyer}/${key}`);
+    }
+  }
+}
+
+function lookAtKeys(tables: Tables, told: Acknowledged[], add: Add): void {
+  const answers = new Map<string, Acknowledged>();
+  for (const one of told) {
+    if (one.kind !== 'reserved') continue;
+    const name = `${one.buyer}/${one.key}`;
+    const before = answers.get(name);
+    if (before && before.seq !== one.seq && !before.orphan && !isReported(tables, before.epoch, before.seq))
+      add('same-key-same-answer', `${name} was told ${before.seq}, and then ${one.seq}`);
+    answers.set(name, one);
+  }
+}
