@@ -57,7 +57,7 @@ export async function findingsOf(world: {
   const { row } = shard;
   if (row.stopped !== null) add('never-stopped', row.stopped);
   else if (!world.converged) {
-    const at = world.run ? JSON.stringify(await world.real.shardAt(world.run.db)) : 'no Valkey';
+    const at = world.run ? JSON.stringify(await world.real.shardAt(world.run.place)) : 'no Valkey';
     add('converges', `the ledger is at ${row.watermark} of epoch ${row.epoch}, the shard at ${at}`);
   }
   if (world.converged && world.run) await compare(shard, world.real, world.run, add);
@@ -72,7 +72,7 @@ type Add = (invariant: Finding['invariant'], detail: string) => void;
 /** Both sides' counters, as reconcile compares them. */
 async function compare(shard: ShardTables, real: RealServer, run: Run, add: Add): Promise<void> {
   const header = { epoch: shard.row.epoch, seen: 0, deadlineMs: Number.MAX_SAFE_INTEGER };
-  const answer = await real.call(run.db, 'snapshot', true, snapshotCommand.encode(header, {}), 0);
+  const answer = await real.call(run.place, 'snapshot', true, snapshotCommand.encode(header, {}), 0);
   const { sales } = snapshotCommand.decode(answer);
   const seen = new Set<string>();
   for (const { no, stock } of sales)

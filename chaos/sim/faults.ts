@@ -126,7 +126,7 @@ const faults: Fault[] = [
     lossy: true,
     strike(world) {
       world.dataLost();
-      return world.valkey.flushAll().then(() => true);
+      return world.valkey.flushAll();
     },
   },
   {

@@ -124,7 +124,9 @@ export function createSimKafka(options: {
     drained: (process: Process): Promise<boolean> => answer(process, () => log.length === 0 || committed >= high()),
     /** What the topic still has of a range, by a group of its own. */
     async replay(process: Process, from: number, to: number, take: (batches: Batch[]) => Promise<void>): Promise<void> {
-      const wanted = await answer(process, () => log.filter(({ seqLast, seqFirst }) => seqLast >= from && seqFirst <= to));
+      const wanted = await answer(process, () =>
+        log.filter(({ seqLast, seqFirst }) => seqLast >= from && seqFirst <= to),
+      );
       for (let i = 0; i < wanted.length; i += fetchMax) await take(wanted.slice(i, i + fetchMax));
     },
     /** The group's newest member reads again what it had read. */

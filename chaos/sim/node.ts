@@ -14,6 +14,7 @@ import type { RebuildTarget } from '../../ledger/rebuild-content.ts';
 import { type Carrier, startRelay } from '../../ledger/relay.ts';
 import type { LedgerStore } from '../../ledger/store.ts';
 import type { SimKafka } from './kafka.ts';
+import type { Random } from './random.ts';
 import type { Process, Scheduler } from './scheduler.ts';
 import type { Database, Wire } from './store.ts';
 import type { Answered, SimValkey } from './valkey.ts';
@@ -46,6 +47,7 @@ export type NodeOptions = {
   name: string;
   roles: readonly Role[];
   scheduler: Scheduler;
+  random: Random;
   valkey: SimValkey;
   database: Database;
   wire(process: Process): Wire;
@@ -73,10 +75,15 @@ function loggerOf(scheduler: Scheduler, name: string): Logger {
 }
 
 export function startNode(options: NodeOptions): Node {
-  const { name, roles, scheduler, database, kafka, seams, rebuilding } = options;
-  // Its loops are a little slower than a real one's: fewer idle turns.
-  const process = scheduler.start(name, 6);
+  const { name, roles, scheduler, random, database, kafka, seams, rebuilding } = options;
+  const process = scheduler.start(name);
   const { clock } = process;
+  // Loops that turn many times a second turn slower here: the same code, with fewer idle turns.
+  const slower = (ms: number): number => {
+    if (ms > 100) return ms;
+    return ms * (random.chance(0.3) ? random.between(1, 4) : random.between(4, 30));
+  };
+  const slow = { ...clock, wait: (ms: number, signal?: AbortSignal) => clock.wait(slower(ms), signal) };
   const logger = loggerOf(scheduler, name);
   const wire = options.wire(process);
   const plainStore = database.store(wire);
@@ -124,7 +131,10 @@ export function startNode(options: NodeOptions): Node {
             await clock.wait(200);
           }
           const { watermark } = await store.watermark(shard);
-          await replayOf(watermark + 1, Number.MAX_SAFE_INTEGER)?.(async (batches) => {
+          await replayOf(
+            watermark + 1,
+            Number.MAX_SAFE_INTEGER,
+          )?.(async (batches) => {
             await apply(shard, batches);
           });
         },
@@ -171,11 +181,11 @@ export function startNode(options: NodeOptions): Node {
         carrier: seams.carrier?.(plain) ?? plain,
         watermark: (shard) => store.watermark(shard),
         fillGap: (shard, from, to) => fillGap({ store, shard, from, to, replay: replayOf(from, to) }),
-        ...{ clock, logger },
+        ...{ clock: slow, logger },
         stats: { relayed: () => undefined, failed: () => undefined, rewound: () => undefined },
       });
     }
-    if (roles.includes('sweeper')) startSweeper({ shards, clock, logger, swept: () => undefined });
+    if (roles.includes('sweeper')) startSweeper({ shards, clock: slow, logger, swept: () => undefined });
     if (roles.includes('rebuild')) void rebuildAlone(shards);
   };
   begin().catch((error: unknown) => options.failed(node, error));

@@ -1,35 +1,33 @@
 /**
- * The real Valkey of a worker, as the simulation's disk and memory: each simulated run of a server has a database of it for
- * itself. What a run has on disk is the list of calls that it executed; a run on older files is that list's beginning,
- * executed anew. (The functions depend on nothing but their arguments, the data and the time, and that is given.)
+ * The real Valkey of a worker, as the simulation's disk and memory: each simulated run of a server has keys of it for itself.
+ * What a run has on disk is the list of calls that it executed; a run on older files is that list's beginning, executed
+ * anew. (The functions depend on nothing but their arguments, the data and the time, and that is given.)
  */
 import { mkdtempSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { Redis } from 'iovalkey';
 import { shardKey } from '../../kernel/ids.ts';
 import { readLibrary } from '../../lua/library.ts';
 import { environmentWithoutServices } from '../../lua/testing.ts';
 import { startServices } from '../../services/services.ts';
+import { connectPlain, type Reply } from './resp.ts';
 import { startOfTimeMs } from './scheduler.ts';
 
 /** A call that changed something, when the shard's clock showed `atMs`. */
 export type Call = { name: string; argument: Buffer; atMs: number };
 
 export type RealServer = {
-  /** All databases empty. */
+  /** The number of a place where no key is yet. */
+  place(): number;
+  /** Empties all places: no seed may be under way. */
   clear(): Promise<void>;
-  call(db: number, name: string, readOnly: boolean, argument: Buffer, atMs: number): Promise<Buffer>;
-  /** Makes `db` what it is after those calls. */
-  replay(db: number, calls: readonly Call[]): Promise<void>;
-  flush(db: number): Promise<void>;
+  call(place: number, name: string, readOnly: boolean, argument: Buffer, atMs: number): Promise<Buffer>;
+  /** Makes an empty place what it is after those calls. */
+  replay(place: number, calls: readonly Call[]): Promise<void>;
   /** Where the shard is; null where there is none. */
-  shardAt(db: number): Promise<{ epoch: number; seq: number; live: number; acked: number } | null>;
+  shardAt(place: number): Promise<{ epoch: number; seq: number; live: number; acked: number } | null>;
   stop(): Promise<void>;
 };
-
-export const databases = 16;
-const key = shardKey(0);
 
 export async function startRealServer(): Promise<RealServer> {
   const library = readLibrary();
@@ -39,59 +37,45 @@ export async function startRealServer(): Promise<RealServer> {
     removeDataDir: true,
     env: environmentWithoutServices(),
   });
-  const service = services.services.valkey;
-  const url = new URL(String(service?.url));
-  const connections: Redis[] = [];
-  const on = (db: number): Redis => {
-    let redis = connections[db];
-    if (!redis) {
-      redis = new Redis({ host: url.hostname, port: Number(url.port), db, noDelay: true, maxRetriesPerRequest: 3 });
-      redis.on('error', () => undefined);
-      connections[db] = redis;
-    }
-    return redis;
+  const path = services.services.valkey?.socketPath;
+  if (!path) throw new Error('Valkey has no Unix socket: is the temporary folder’s name too long?');
+  const client = await connectPlain(path);
+  const ask = async (...words: string[]): Promise<Reply> => {
+    const [answer = null] = await client.send([words]);
+    if (answer instanceof Error) throw answer;
+    return answer;
   };
-  const first = on(0);
   // Nothing of it need survive this process: disks are simulated.
-  await first.call('CONFIG', 'SET', 'appendonly', 'no');
-  await first.call('FUNCTION', 'LOAD', library.source);
+  await ask('CONFIG', 'SET', 'appendonly', 'no');
+  await ask('FUNCTION', 'LOAD', library.source);
 
-  const fcall = (redis: Redis, name: string, readOnly: boolean, argument: Buffer): Promise<Buffer> =>
-    redis.callBuffer(readOnly ? 'FCALL_RO' : 'FCALL', `${name}_${library.hash}`, 1, key, argument) as Promise<Buffer>;
-  // Where there is no shard this leaves a key without an epoch: for the functions, none.
-  const setTime = (redis: Redis, atMs: number): void => {
-    void redis.hset(key, 'at', String(Math.floor(startOfTimeMs + atMs))).catch(() => undefined);
-  };
+  // Where there is no shard the time leaves a key without an epoch: for the functions, none.
+  const commandsOf = (place: number, { name, argument, atMs }: Call, readOnly: boolean): (string | Buffer)[][] => [
+    ['HSET', shardKey(place), 'at', String(Math.floor(startOfTimeMs + atMs))],
+    [readOnly ? 'FCALL_RO' : 'FCALL', `${name}_${library.hash}`, '1', shardKey(place), argument],
+  ];
+  let places = 0;
 
   return {
+    place: () => places++,
     async clear() {
-      await first.flushall('SYNC');
+      await client.send([['FLUSHALL', 'SYNC']]);
     },
-    call(db, name, readOnly, argument, atMs) {
-      const redis = on(db);
-      setTime(redis, atMs);
-      return fcall(redis, name, readOnly, argument);
+    async call(place, name, readOnly, argument, atMs) {
+      const [, answer] = await client.send(commandsOf(place, { name, argument, atMs }, readOnly));
+      if (!Buffer.isBuffer(answer)) throw answer instanceof Error ? answer : new Error(`${name} answered ${answer}`);
+      return answer;
     },
-    async replay(db, calls) {
-      const redis = on(db);
-      void redis.flushdb('SYNC');
-      const done = calls.map(({ name, argument, atMs }) => {
-        setTime(redis, atMs);
-        return fcall(redis, name, false, argument);
-      });
-      await Promise.all([redis.ping(), ...done]);
+    async replay(place, calls) {
+      if (calls.length > 0) await client.send(calls.flatMap((call) => commandsOf(place, call, false)));
     },
-    async flush(db) {
-      await on(db).flushdb('SYNC');
-    },
-    async shardAt(db) {
-      const [epoch, ...rest] = await on(db).hmget(key, 'epoch', 'seq', 'live', 'acked');
-      if (!epoch) return null;
-      const [seq = 0, live = 0, acked = 0] = rest.map(Number);
-      return { epoch: Number(epoch), seq, live, acked };
+    async shardAt(place) {
+      const [answer] = await client.send([['HMGET', shardKey(place), 'epoch', 'seq', 'live', 'acked']]);
+      const [epoch, seq, live, acked] = (answer as Reply[]).map((value) => (value === null ? 0 : Number(value)));
+      return epoch ? { epoch, seq: seq ?? 0, live: live ?? 0, acked: acked ?? 0 } : null;
     },
     async stop() {
-      for (const redis of connections) redis?.disconnect();
+      client.close();
       await services.stop();
     },
   };

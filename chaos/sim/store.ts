@@ -59,7 +59,13 @@ export function createDatabase(): Database {
     for (const batch of batches) {
       const key = [shard, batch.epoch, batch.seqLast, batch.digest].join();
       if (tables.quarantine.has(key)) continue;
-      tables.quarantine.set(key, { shard, epoch: batch.epoch, seqFirst: batch.seqFirst, seqLast: batch.seqLast, reason });
+      tables.quarantine.set(key, {
+        shard,
+        epoch: batch.epoch,
+        seqFirst: batch.seqFirst,
+        seqLast: batch.seqLast,
+        reason,
+      });
       added.push(key);
     }
     return () => {

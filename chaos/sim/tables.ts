@@ -3,7 +3,15 @@ import type { Lost, RebuildReport } from '../../ledger/rebuild.ts';
 import type { BookRow, ChangeRow, SaleRow, StockRow } from '../../ledger/store.ts';
 
 export type BalanceRow = StockRow & { sale: number; supply: number; openedSeq: number };
-export type EntryRow = { seq: number; sale: number; sku: string; warehouse: string; debit: string; credit: string; units: number };
+export type EntryRow = {
+  seq: number;
+  sale: number;
+  sku: string;
+  warehouse: string;
+  debit: string;
+  credit: string;
+  units: number;
+};
 export type ReservationRow = BookRow & { endedSeq: number | null; reservedAtMs: number };
 export type BatchRow = { seqFirst: number; seqLast: number; epoch: number; atMs: number; digest: string };
 
@@ -37,10 +45,7 @@ export type Tables = {
     string,
     { engine: string; shard: number; epoch: number; runId: string; seq: number; open: boolean; atMs: number }
   >;
-  rebuilds: Map<
-    string,
-    { shard: number; epoch: number; lost: Lost; report: RebuildReport | null; finished: boolean }
-  >;
+  rebuilds: Map<string, { shard: number; epoch: number; lost: Lost; report: RebuildReport | null; finished: boolean }>;
   quarantine: Map<string, { shard: number; epoch: number; seqFirst: number; seqLast: number; reason: string }>;
   /** The first row of a shard. */
   make(shard: number, runId: string): ShardTables;

@@ -2,10 +2,10 @@
 import type { Valkey } from '../../engine/valkey.ts';
 import type { Random } from './random.ts';
 import type { Process, Scheduler } from './scheduler.ts';
-import { type Call, databases, type RealServer } from './server.ts';
+import type { Call, RealServer } from './server.ts';
 
 /** A server from its start to its end, with what it has in memory. */
-export type Run = { runId: string; db: number; up: boolean; calls: Call[]; readMs: number };
+export type Run = { runId: string; place: number; up: boolean; calls: Call[] };
 
 type Connection = {
   link: number;
@@ -44,16 +44,11 @@ export function createSimValkey(options: {
   let primary: Run | null = null;
   /** Processes that can't reach any server. */
   const away = new Set<Process>();
-  const dbsInUse: Run[] = [];
 
   const startRun = async (calls: readonly Call[], keep: Run | null): Promise<Run> => {
     runs++;
-    const run: Run = { runId: `run-${runs}`, db: keep?.db ?? 0, up: true, calls: [...calls], readMs: 0 };
-    if (!keep) {
-      run.db = dbsInUse.length % databases;
-      dbsInUse.push(run);
-      await real.replay(run.db, calls);
-    }
+    const run: Run = { runId: `run-${runs}`, place: keep?.place ?? real.place(), up: true, calls: [...calls] };
+    if (!keep) await real.replay(run.place, calls);
     return run;
   };
 
@@ -69,7 +64,7 @@ export function createSimValkey(options: {
   const execute = async (run: Run, name: string, readOnly: boolean, argument: Buffer): Promise<Buffer> => {
     const atMs = scheduler.nowMs;
     try {
-      const answer = await real.call(run.db, name, readOnly, argument, atMs);
+      const answer = await real.call(run.place, name, readOnly, argument, atMs);
       if (!readOnly) run.calls.push({ name, argument, atMs });
       options.executed(name, argument, run, answer);
       return answer;
@@ -223,10 +218,11 @@ export function createSimValkey(options: {
       primary = await startRun(run.calls.slice(0, run.calls.length - lost), lost === 0 ? run : null);
       return primary;
     },
-    async flushAll(): Promise<void> {
-      if (!primary) return;
+    flushAll(): boolean {
+      if (!primary) return false;
       primary.calls = [];
-      await real.flush(primary.db);
+      primary.place = real.place();
+      return true;
     },
     breakConnection(process: Process, silently: boolean): boolean {
       const mine = [...connections].filter((one) => one.process === process && one.open && !one.cut);

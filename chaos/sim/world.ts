@@ -1,7 +1,7 @@
 /** A seed's world: it is made, goes wrong, is left in peace, and is looked at. */
 import { limits } from '../../kernel/limits.ts';
-import { putSaleCommand, setSaleStateCommand } from '../../lua/bindings.ts';
 import { rebuildableSale } from '../../ledger/testing.ts';
+import { putSaleCommand, setSaleStateCommand } from '../../lua/bindings.ts';
 import { saleArgs } from '../../lua/testing.ts';
 import { type Buyers, startBuyers } from './buyers.ts';
 import { type Finding, findingsOf, watchOver } from './checks.ts';
@@ -39,8 +39,6 @@ export async function runSeed(seed: number, real: RealServer, seams: Seams = {})
   const struck = (kind: string): void => {
     struckFaults[kind] = (struckFaults[kind] ?? 0) + 1;
   };
-  await real.clear();
-
   const network = { slowMs: 0 };
   const delayMs = (): number => {
     const base = 0.1 + random.next() * (random.chance(0.05) ? 40 : 1.5);
@@ -67,7 +65,19 @@ export async function runSeed(seed: number, real: RealServer, seams: Seams = {})
   const start = (name: string, roles: readonly Role[]): void => {
     nodes.push(
       startNode({
-        ...{ name, roles, scheduler, valkey, database, kafka, seams, outboxEvents, rememberSeconds, rebuilding },
+        ...{
+          name,
+          roles,
+          scheduler,
+          random,
+          valkey,
+          database,
+          kafka,
+          seams,
+          outboxEvents,
+          rememberSeconds,
+          rebuilding,
+        },
         wire: (process) => createWire({ scheduler, random, process, faults: postgres, delayMs, struck }),
         failed(node, error) {
           scheduler.note(`${node.name} could not start: ${error}`);
@@ -165,8 +175,9 @@ export async function runSeed(seed: number, real: RealServer, seams: Seams = {})
         const calm =
           row && run?.up && starts === 0 && row.rebuilding === null && buyers?.finished === true && !rebuilding.by;
         if (calm && nodes.every((node) => node.shards?.sellable())) {
-          const shard = await real.shardAt(run.db);
-          ended.converged = shard !== null && shard.seq === row.watermark && shard.live === 0 && shard.epoch === row.epoch;
+          const shard = await real.shardAt(run.place);
+          ended.converged =
+            shard !== null && shard.seq === row.watermark && shard.live === 0 && shard.epoch === row.epoch;
         }
         if (!ended.converged && row?.stopped === null) look();
       });
