@@ -19,6 +19,8 @@ export type World = {
   restart(node: Node, ms: number): void;
   /** Before data are lost: what engines that can't be heard have told nobody. */
   dataLost(): void;
+  /** Whether a process is about to be started. */
+  starting(): boolean;
   /** Whether Valkey's data may be lost in this world. */
   lossy: boolean;
   struck(kind: string): void;
@@ -27,7 +29,7 @@ export type World = {
 type Fault = { name: string; weight: number; lossy?: true; kafka?: true; strike(world: World): unknown };
 
 const running = (world: World): Node | null => {
-  const alive = world.nodes.filter(({ process }) => process.alive && !process.frozen);
+  const alive = world.nodes.filter(({ process }) => process.alive && process.wakesMs === undefined);
   return alive[world.random.below(alive.length)] ?? null;
 };
 
@@ -130,6 +132,17 @@ const faults: Fault[] = [
     },
   },
   {
+    name: 'went back in place',
+    weight: 2,
+    lossy: true,
+    strike(world) {
+      // Its keys alone, under connections that go on. Where several engines sell only some of them can notice in time.
+      if (world.nodes.length !== 1 || world.starting()) return false;
+      world.dataLost();
+      return world.valkey.goBack(1 + world.random.below(15));
+    },
+  },
+  {
     name: 'Postgres away',
     weight: 3,
     strike(world) {
@@ -191,14 +204,17 @@ export function planFaults(world: World, count: number, untilMs: number): void {
   const { random, scheduler } = world;
   const possible = faults.filter((fault) => (!fault.lossy || world.lossy) && (!fault.kafka || world.kafka !== null));
   const total = possible.reduce((sum, { weight }) => sum + weight, 0);
+  let atMs = random.between(200, untilMs);
   for (let i = 0; i < count; i++) {
+    // Faults that come together find more than those that come alone.
+    atMs = random.chance(0.4) ? Math.min(untilMs, atMs + random.between(0, 1_500)) : random.between(200, untilMs);
     let dice = random.next() * total;
     const fault = possible.find(({ weight }) => {
       dice -= weight;
       return dice < 0;
     });
     if (fault)
-      scheduler.after(random.between(200, untilMs), null, `FAULT ${fault.name}`, async () => {
+      scheduler.after(atMs, null, `FAULT ${fault.name}`, async () => {
         if ((await fault.strike(world)) !== false) world.struck(fault.name);
       });
   }

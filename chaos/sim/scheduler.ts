@@ -14,7 +14,8 @@ export const startOfTimeMs = 4_102_444_800_000;
 export type Process = {
   readonly name: string;
   readonly alive: boolean;
-  readonly frozen: boolean;
+  /** When it wakes, while it is frozen. */
+  readonly wakesMs: number | undefined;
   readonly clock: Clock;
   kill(): void;
   freeze(forMs: number): void;
@@ -86,8 +87,8 @@ export function createScheduler(random: Random) {
       get alive() {
         return alive;
       },
-      get frozen() {
-        return wakes.has(process);
+      get wakesMs() {
+        return wakes.get(process);
       },
       clock: {
         nowMs: () => Math.floor(startOfTimeMs + nowMs),

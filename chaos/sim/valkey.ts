@@ -224,6 +224,16 @@ export function createSimValkey(options: {
       primary.place = real.place();
       return true;
     },
+    /** Its keys are as they were `lost` calls ago; nothing else is new. */
+    async goBack(lost: number): Promise<boolean> {
+      const run = primary;
+      if (!run) return false;
+      run.calls = run.calls.slice(0, Math.max(0, run.calls.length - lost));
+      const place = real.place();
+      await real.replay(place, run.calls);
+      run.place = place;
+      return true;
+    },
     breakConnection(process: Process, silently: boolean): boolean {
       const mine = [...connections].filter((one) => one.process === process && one.open && !one.cut);
       for (const connection of mine) breakOne(connection, { silently });

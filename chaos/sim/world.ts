@@ -1,5 +1,7 @@
 /** A seed's world: it is made, goes wrong, is left in peace, and is looked at. */
+
 import { limits } from '../../kernel/limits.ts';
+import { engineSilenceMs } from '../../ledger/authority.ts';
 import { rebuildableSale } from '../../ledger/testing.ts';
 import { putSaleCommand, setSaleStateCommand } from '../../lua/bindings.ts';
 import { saleArgs } from '../../lua/testing.ts';
@@ -117,15 +119,23 @@ export async function runSeed(seed: number, real: RealServer, seams: Seams = {})
   if (random.chance(0.8)) start('b', roles(['http'], ['relay', 'sweeper', 'rebuild', ...consumer]));
   if (random.chance(0.25)) start('c', roles(['rebuild'], ['http', 'relay', 'sweeper', ...consumer]));
 
+  const operator = scheduler.start('operator');
   const watch = watchOver(database);
   const makeSale = async (): Promise<void> => {
     const sale = rebuildableSale();
     const settings = { ...JSON.parse(sale.settings), holdSeconds: 3, extendSeconds: 5, perBuyer: 6 };
     const stock = { shoe: { east: 8 + random.below(20), west: 5 }, hat: { west: 1 + random.below(8) } };
     const args = saleArgs({ ...sale, settings: JSON.stringify(settings), holdMs: 3_000, perBuyer: 6, stock });
-    const shards = nodes.find((node) => node.shards)?.shards;
-    await shards?.call(0, putSaleCommand, { ...args, extendMs: 5_000 });
-    await shards?.call(0, setSaleStateCommand, { sale: 1, state: 1 });
+    for (;;)
+      try {
+        const shards = nodes.find((node) => node.shards)?.shards;
+        await shards?.call(0, putSaleCommand, { ...args, extendMs: 5_000 });
+        await shards?.call(0, setSaleStateCommand, { sale: 1, state: 1 });
+        return;
+      } catch (error) {
+        scheduler.note(`the sale could not be made: ${error}`);
+        await operator.clock.wait(500);
+      }
   };
   const findings: Finding[] = [];
   const ended = { opened: false, converged: false };
@@ -140,24 +150,29 @@ export async function runSeed(seed: number, real: RealServer, seams: Seams = {})
   ended.opened = await until(15_000, () => nodes.every((node) => node.shards?.sellable()));
   if (!ended.opened) findings.push({ invariant: 'opens', detail: 'the shard was not opened within 15 s' });
   else {
-    const making = makeSale();
     let made = false;
-    void making.then(() => {
+    void makeSale().then(() => {
       made = true;
     });
     await until(scheduler.nowMs + 10_000, () => made);
+    if (!made) findings.push({ invariant: 'opens', detail: 'no sale could be made within 10 s' });
     const world: World = {
       ...{ scheduler, random, valkey, kafka, nodes, postgres, broker, network, restart, struck },
+      starting: () => starts > 0,
       lossy: random.chance(0.6),
-      dataLost: () => {
-        for (const node of nodes) if (node.process.frozen) orphan(node);
+      dataLost() {
+        // Living engines are waited for.
+        for (const node of nodes) {
+          const { atMs = 0 } = database.tables.sightings.get(`${node.engine}/0`) ?? {};
+          if ((node.process.wakesMs ?? 0) > atMs + engineSilenceMs) orphan(node);
+        }
       },
     };
     buyers = startBuyers({
       ...{ scheduler, random, nodes: () => nodes },
       ...{ count: 4, operations: 30 + random.below(40), pauseMs: random.between(100, 700) },
     });
-    planFaults(world, 1 + random.below(6), faultsUntilMs);
+    if (findings.length === 0) planFaults(world, 1 + random.below(6), faultsUntilMs);
     await until(scheduler.nowMs + faultsUntilMs + 1_000, () => false);
   }
 

@@ -1,0 +1,211 @@
+/** Faults planted at the seams between the code under test and the simulated world: the simulator must catch each. */
+
+import type { LedgerStore, ShardTransaction } from '../../ledger/store.ts';
+import { expireCommand, outboxTrimCommand } from '../../lua/bindings.ts';
+import type { Seams } from './node.ts';
+
+export type Planted = { name: string; seams: Seams };
+
+/** A store whose transactions are changed. */
+const inTransaction =
+  (change: (on: ShardTransaction) => ShardTransaction): NonNullable<Seams['store']> =>
+  (store) => ({ ...store, transaction: (shard, work) => store.transaction(shard, (on) => work(change(on))) });
+
+const store =
+  (change: (store: LedgerStore) => Partial<LedgerStore>): NonNullable<Seams['store']> =>
+  (plain) => ({ ...plain, ...change(plain) });
+
+/** The header of a call: epoch u32, highest sequence seen f64, deadline f64. */
+const seenAt = 4;
+
+/** An empty answer: the time, and zeroes. */
+const emptyAnswer = (bytes: number): Buffer => Buffer.alloc(bytes);
+
+export const planted: Planted[] = [
+  {
+    name: 'the ledger adds balances twice',
+    seams: {
+      store: inTransaction((on) => ({
+        ...on,
+        writeRows: (rows) =>
+          on.writeRows({
+            ...rows,
+            balances: rows.balances.map((one) => ({
+              ...one,
+              available: one.available - one.reserved,
+              reserved: 2 * one.reserved,
+            })),
+          }),
+      })),
+    },
+  },
+  {
+    name: 'the ledger applies what it has once more',
+    seams: {
+      // As if it looked at no watermark.
+      store: inTransaction((on) => ({
+        ...on,
+        row: on.row && { ...on.row, watermark: Math.max(0, on.row.watermark - 1) },
+      })),
+    },
+  },
+  {
+    name: 'the watermark moves without its events',
+    seams: {
+      store: inTransaction((on) => ({
+        ...on,
+        writeRows: async (rows) => {
+          if (rows.reservations.every(({ seq }) => seq % 7 !== 0)) await on.writeRows(rows);
+        },
+      })),
+    },
+  },
+  {
+    name: 'the carrier drops and says done',
+    seams: {
+      carrier: (plain) => ({
+        ...plain,
+        deliver: async (shard, batches) => {
+          const kept = batches.filter(({ seqLast }) => seqLast % 11 !== 0);
+          if (kept.length > 0) await plain.deliver(shard, kept);
+        },
+      }),
+    },
+  },
+  {
+    name: 'the outbox is trimmed before the ledger has it',
+    seams: {
+      valkey: (plain) => ({
+        ...plain,
+        call: (name, readOnly, key, argument) => {
+          if (name !== outboxTrimCommand.name) return plain.call(name, readOnly, key, argument);
+          const early = Buffer.from(argument);
+          early.writeDoubleLE(early.readDoubleLE(20) + 6, 20);
+          early.writeDoubleLE(0, 28);
+          return plain.call(name, readOnly, key, early);
+        },
+      }),
+    },
+  },
+  {
+    name: 'an epoch is granted without comparing',
+    seams: {
+      authority: (plain) => ({
+        ...plain,
+        current: async (shard) => {
+          const grant = await plain.current(shard);
+          return grant && { ...grant, watermark: 0 };
+        },
+        sightings: async () => ({ seq: 0, awaited: 0 }),
+      }),
+    },
+  },
+  {
+    name: 'engines report no sightings',
+    seams: {
+      authority: (plain) => ({ ...plain, report: (engine, runId) => plain.report(engine, runId, []) }),
+    },
+  },
+  {
+    name: 'the fence is forgotten',
+    seams: {
+      // Neither the header nor the opening says what this engine has seen.
+      valkey: (plain) => ({
+        ...plain,
+        call: (name, readOnly, key, argument) => {
+          if (name.startsWith('rebuild') || name === 'open_shard') return plain.call(name, readOnly, key, argument);
+          const forgetful = Buffer.from(argument);
+          forgetful.writeDoubleLE(0, seenAt);
+          return plain.call(name, readOnly, key, forgetful);
+        },
+      }),
+    },
+  },
+  {
+    name: 'a new run doesn’t wait for living engines',
+    seams: {
+      authority: (plain) => ({
+        ...plain,
+        sightings: async (shard, closed, runId) => ({ ...(await plain.sightings(shard, closed, runId)), awaited: 0 }),
+      }),
+    },
+  },
+  {
+    name: 'an answer is given before it is done',
+    seams: {
+      valkey: (plain) => ({
+        ...plain,
+        call: async (name, readOnly, key, argument) => {
+          const answer = await plain.call(name, readOnly, key, argument);
+          if (name !== 'reserve' || answer.readDoubleLE(8) % 5 !== 0) return answer;
+          // As if the hold had been given back behind the buyer's back: another sequence is told.
+          const other = Buffer.from(answer);
+          const results = other.readUInt16LE(16);
+          if (results > 0) other.writeDoubleLE(other.readDoubleLE(18) + 1, 18);
+          return other;
+        },
+      }),
+    },
+  },
+  {
+    name: 'nothing is swept',
+    seams: {
+      valkey: (plain) => ({
+        ...plain,
+        call: (name, readOnly, key, argument) =>
+          name === expireCommand.name ? Promise.resolve(emptyAnswer(25)) : plain.call(name, readOnly, key, argument),
+      }),
+    },
+  },
+  {
+    name: 'a rebuild drains nothing',
+    seams: {
+      target: (plain) => ({
+        ...plain,
+        begin: async () => ({ ...(await plain.begin()), seq: 0 }),
+        read: async () => [],
+      }),
+    },
+  },
+  {
+    name: 'a rebuild reports no loss',
+    seams: { store: store((plain) => ({ closeEpoch: (shard, how) => plain.closeEpoch(shard, { ...how, most: 0 }) })) },
+  },
+  {
+    name: 'a rebuild forgets what is held',
+    seams: {
+      target: (plain) => ({
+        ...plain,
+        book: (sale, owners, reservations) =>
+          plain.book(
+            sale,
+            owners,
+            reservations.filter(({ state }) => state !== 'held'),
+          ),
+      }),
+    },
+  },
+  {
+    name: 'a rebuild clears nothing',
+    seams: { target: (plain) => ({ ...plain, clear: async () => undefined }) },
+  },
+  {
+    name: 'a closed epoch’s events are taken for history',
+    seams: {
+      store: inTransaction((on) => ({ ...on, row: on.row && { ...on.row, closedEpoch: 0, closedSeq: 0 } })),
+    },
+  },
+  {
+    name: 'a rebuild fences nobody',
+    seams: {
+      target: (plain) => ({
+        ...plain,
+        read: async (after) => (await plain.read(after)).slice(0, 1).filter(() => after < 5),
+      }),
+    },
+  },
+  {
+    name: 'Kafka is never waited for',
+    seams: { drained: () => Promise.resolve(true) },
+  },
+];
