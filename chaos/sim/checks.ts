@@ -17,6 +17,7 @@ export const invariants = [
   'entries-make-balances',
   'no-gap-no-fork',
   'no-ack-lost',
+  'rebuild-keeps-what-is-there',
   'one-history',
   'one-outcome',
   'same-key-same-answer',
@@ -44,6 +45,8 @@ export async function findingsOf(world: {
   run: Run | null;
   acknowledged: Acknowledged[];
   converged: boolean;
+  /** By a rebuild's token: the last sequence that the shard's outbox and Kafka had as it began. */
+  found: Map<string, number>;
   /** Whether keys are forgotten while it runs. */
   forgets: boolean;
 }): Promise<Finding[]> {
@@ -62,6 +65,11 @@ export async function findingsOf(world: {
   }
   if (world.converged && world.run) await compare(shard, world.real, world.run, add);
   lookAtLedger(shard, add);
+  for (const { token, seq, epoch } of tables.rebuilds.values()) {
+    const had = world.found.get(token) ?? 0;
+    if (had > seq)
+      add('rebuild-keeps-what-is-there', `epoch ${epoch} begins after ${seq}, and ${had} was there to be kept`);
+  }
   lookAtAnswers(tables, shard, world.acknowledged, add);
   if (!world.forgets) lookAtKeys(tables, world.acknowledged, add);
   return found;

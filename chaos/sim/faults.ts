@@ -108,7 +108,7 @@ const faults: Fault[] = [
     name: 'Valkey lost its tail',
     weight: 5,
     lossy: true,
-    strike: (world) => restartValkey(world, () => 1 + world.random.below(25)),
+    strike: (world) => restartValkey(world, () => 1 + world.random.below(world.random.chance(0.5) ? 6 : 25)),
   },
   {
     name: 'old copy put back',

@@ -21,7 +21,7 @@ export function createSimKafka(options: {
   random: Random;
   faults: KafkaFaults;
   delayMs(): number;
-  struck(kind: 'kafka answer lost' | 'kafka resent late'): void;
+  struck(kind: 'answer of Kafka lost' | 'Kafka got it late'): void;
 }) {
   const { scheduler, random, faults, delayMs, struck } = options;
   let log: Batch[] = [];
@@ -54,18 +54,23 @@ export function createSimKafka(options: {
           }
           // A copy, as what is sent is text.
           const copy = JSON.parse(JSON.stringify(batches)) as Batch[];
-          append(copy);
           scheduler.note(`${process.name} sends to ${copy.at(-1)?.seqLast}`);
           if (faults.unacknowledged > 0) {
             faults.unacknowledged--;
-            struck('kafka answer lost');
+            struck('answer of Kafka lost');
             scheduler.after(random.between(20, 800), process, '', () => reject(new Error('no acknowledgement')));
-            if (random.chance(0.5)) {
-              struck('kafka resent late');
-              scheduler.after(random.between(100, 3_000), null, `${process.name} resends late`, () => append(copy));
+            // It came at once, or late, or both: then it is a retry that the producer gave up.
+            const late = random.chance(0.5);
+            if (!late || random.chance(0.5)) append(copy);
+            if (late) {
+              struck('Kafka got it late');
+              scheduler.after(random.between(100, 4_000), null, `what ${process.name} sent comes late`, () =>
+                append(copy),
+              );
             }
             return;
           }
+          append(copy);
           scheduler.after(delayMs(), process, '', resolve);
         });
       }),
@@ -143,8 +148,15 @@ export function createSimKafka(options: {
       committed = 0;
       generation++;
     },
-    get lag() {
-      return high() - committed;
+    /** How far its batches of epochs after `epoch` go on from `seq` without a hole. */
+    reachesFrom(seq: number, epoch: number): number {
+      let reached = seq;
+      for (let before = -1; before !== reached; ) {
+        before = reached;
+        for (const batch of log)
+          if (batch.epoch > epoch && batch.seqFirst <= reached + 1 && batch.seqLast > reached) reached = batch.seqLast;
+      }
+      return reached;
     },
   };
 }

@@ -268,7 +268,7 @@ export function createDatabase(): Database {
           Object.assign(row, { opened: true, stopped: null });
           const lost = most > watermark ? { from: watermark + 1, to: most } : null;
           tables.rebuilds.set(`${number}/${row.epoch}`, {
-            ...{ shard: number, epoch: row.epoch, lost, report: null, finished: false },
+            ...{ shard: number, epoch: row.epoch, seq: watermark, token, lost, report: null, finished: false },
           });
           return { epoch: row.epoch, seq: watermark, atMs: row.watermarkAtMs };
         }),

@@ -45,7 +45,19 @@ export type Tables = {
     string,
     { engine: string; shard: number; epoch: number; runId: string; seq: number; open: boolean; atMs: number }
   >;
-  rebuilds: Map<string, { shard: number; epoch: number; lost: Lost; report: RebuildReport | null; finished: boolean }>;
+  rebuilds: Map<
+    string,
+    {
+      shard: number;
+      epoch: number;
+      /** Where the epochs before it were closed. */
+      seq: number;
+      token: string;
+      lost: Lost;
+      report: RebuildReport | null;
+      finished: boolean;
+    }
+  >;
   quarantine: Map<string, { shard: number; epoch: number; seqFirst: number; seqLast: number; reason: string }>;
   /** The first row of a shard. */
   make(shard: number, runId: string): ShardTables;

@@ -3,7 +3,7 @@
 import { limits } from '../../kernel/limits.ts';
 import { engineSilenceMs } from '../../ledger/authority.ts';
 import { rebuildableSale } from '../../ledger/testing.ts';
-import { putSaleCommand, setSaleStateCommand } from '../../lua/bindings.ts';
+import { putSaleCommand, rebuildBeginCommand, setSaleStateCommand } from '../../lua/bindings.ts';
 import { saleArgs } from '../../lua/testing.ts';
 import { type Buyers, startBuyers } from './buyers.ts';
 import { type Finding, findingsOf, watchOver } from './checks.ts';
@@ -46,8 +46,19 @@ export async function runSeed(seed: number, real: RealServer, seams: Seams = {})
     const base = 0.1 + random.next() * (random.chance(0.05) ? 40 : 1.5);
     return network.slowMs > 0 && random.chance(0.2) ? base + random.next() * network.slowMs : base;
   };
-  const valkey = createSimValkey({ scheduler, random, real, delayMs, executed: () => undefined });
   const database = createDatabase();
+  /** What each rebuild found as it began: it may lose none of that. */
+  const found = new Map<string, number>();
+  const valkey = createSimValkey({
+    ...{ scheduler, random, real, delayMs },
+    executed(name, argument, _run, outcome) {
+      const row = database.tables.shards.get(0)?.row;
+      if (name !== rebuildBeginCommand.name || outcome instanceof Error || !row) return;
+      const { epoch, seq } = rebuildBeginCommand.decode(outcome);
+      const inKafka = kafka?.reachesFrom(row.watermark, row.closedEpoch) ?? 0;
+      found.set(argument.toString('latin1', 0, 12), Math.max(inKafka, epoch > row.closedEpoch ? seq : 0));
+    },
+  });
   const postgres = { away: false, failing: 0, losing: 0 };
   const broker = { away: false, unacknowledged: 0 };
   const kafka = random.chance(0.5) ? createSimKafka({ scheduler, random, faults: broker, delayMs, struck }) : null;
@@ -170,7 +181,7 @@ export async function runSeed(seed: number, real: RealServer, seams: Seams = {})
     };
     buyers = startBuyers({
       ...{ scheduler, random, nodes: () => nodes },
-      ...{ count: 4, operations: 30 + random.below(40), pauseMs: random.between(100, 700) },
+      ...{ count: 4, operations: 40 + random.below(40), pauseMs: random.between(40, 600) },
     });
     if (findings.length === 0) planFaults(world, 1 + random.below(6), faultsUntilMs);
     await until(scheduler.nowMs + faultsUntilMs + 1_000, () => false);
@@ -203,7 +214,7 @@ export async function runSeed(seed: number, real: RealServer, seams: Seams = {})
     const run = valkey.primary;
     findings.push(
       ...(await findingsOf({
-        ...{ database, real, run, acknowledged: buyers?.acknowledged ?? [], converged: ended.converged },
+        ...{ database, real, run, acknowledged: buyers?.acknowledged ?? [], converged: ended.converged, found },
         forgets: rememberSeconds < 3_600,
       })),
     );
