@@ -3,7 +3,7 @@
  * where a fault needs that. Everything ends with `stop`, and with this process, however that ends.
  */
 import { spawnSync } from 'node:child_process';
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { adminToken, sessionSecret } from '../cli/testbed.ts';
 import { runServe, type Served } from '../cli/testbed-command.ts';
@@ -64,7 +64,8 @@ const isStore = (member: Member): member is Store => member in serviceOf;
 
 /** A process and its children, which of Postgres do all the work. */
 function family(pid: number): number[] {
-  const children = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').trim().split(' ').filter(Boolean);
+  const path = `/proc/${pid}/task/${pid}/children`;
+  const children = existsSync(path) ? readFileSync(path, 'utf8').trim().split(' ').filter(Boolean) : [];
   return [pid, ...children.map(Number)];
 }
 
@@ -210,7 +211,7 @@ export async function startBed(options: BedOptions) {
       SESSION_SECRET: sessionSecret,
       RATE_LIMITS: 'off',
       SHARDS: String(shards),
-      LOG_LEVEL: 'info',
+      LOG_LEVEL: process.env.LOG_LEVEL ?? 'info',
     });
     // The first migrates; the others come then.
     await serve('engine-1');

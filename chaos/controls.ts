@@ -109,7 +109,10 @@ export const controls: Record<string, Control> = {
     breaks: 'a rebuild says that nothing was lost',
     checker: 'no-ack-lost',
     fault: 'old-copy',
-    changes: [replace('ledger/rebuild.ts', 'lost: most > seq ? { from: seq + 1, to: most } : null', 'lost: null')],
+    changes: [
+      replace('ledger/rebuild.ts', 'lost: most > seq ? { from: seq + 1, to: most } : null', 'lost: null'),
+      replace('ledger/rebuild.ts', 'if (ranges.length > 0)', 'if (ranges.length > 1e9)'),
+    ],
   },
   'forget-the-fence': {
     breaks: 'nobody compares how far a shard was seen with how far it is',
@@ -150,12 +153,12 @@ export const controls: Record<string, Control> = {
     fault: 'calm',
     changes: [
       replace(
-        'ledger/apply.ts',
+        'ledger/postgres.ts',
         'set supply = b.supply + d.supply, available = b.available + d.available,',
         'set supply = b.supply + 2 * d.supply, available = b.available + 2 * d.available,',
       ),
       replace(
-        'ledger/apply.ts',
+        'ledger/postgres.ts',
         'reserved = b.reserved + d.reserved, sold = b.sold + d.sold',
         'reserved = b.reserved + 2 * d.reserved, sold = b.sold + 2 * d.sold',
       ),

@@ -109,13 +109,15 @@ function network(store: Networked, weather: 'cut' | 'silent' | 'deaf' | 'slow', 
   };
 }
 
-const networks = (name: string, weather: Parameters<typeof network>[1], about: (store: Networked) => string) =>
-  Object.fromEntries(
-    (['valkey', 'postgres', 'kafka'] as const).map((store) => [
-      `${name}-${store}`,
-      network(store, weather, about(store)),
-    ]),
-  );
+const networked: readonly Networked[] = ['valkey', 'postgres', 'kafka'];
+const networks: Record<string, Fault> = Object.fromEntries(
+  networked.flatMap((store) => [
+    [`cut-${store}`, network(store, 'cut', `all lose their connections to ${store}, and get no new ones`)],
+    [`partition-${store}`, network(store, 'silent', `nothing gets through to ${store}, and nobody is told`)],
+    [`half-open-${store}`, network(store, 'deaf', `what is sent to ${store} arrives; its answers do not`)],
+    [`slow-${store}`, network(store, 'slow', `each piece to and from ${store} comes 20 to 250 ms late`)],
+  ]),
+);
 
 /** Fills a file until there is no room, again and again; what it answers makes room. */
 async function fillDisk(folder: string, forMs: number): Promise<() => void> {
@@ -207,10 +209,7 @@ export const faults: Record<string, Fault> = {
     }),
   },
 
-  ...networks('cut', 'cut', (store) => `all lose their connections to ${store}, and get no new ones`),
-  ...networks('partition', 'silent', (store) => `nothing gets through to ${store}, and nobody is told`),
-  ...networks('half-open', 'deaf', (store) => `what is sent to ${store} arrives; its answers do not`),
-  ...networks('slow', 'slow', (store) => `each piece to and from ${store} comes 20 to 250 ms late`),
+  ...networks,
   'disk-full-valkey': diskFull('valkey'),
   'disk-full-postgres': diskFull('postgres'),
 
@@ -373,6 +372,27 @@ export const faults: Record<string, Fault> = {
         await Promise.all(roles.map((role) => bed.endRole(`${role}-next`, 'SIGTERM')));
       },
     }),
+  },
+  storm: {
+    about: 'three of the kills, freezes and bad networks above, at about the same time',
+    prepare: async () => {
+      const all = [...targets.map(killing), ...targets.map(freezing), ...Object.values(networks)];
+      const single = await Promise.all(all.map((one) => one.prepare('')));
+      return {
+        bed: { proxied: ['valkey', 'postgres', 'kafka'], transport: 'kafka', replica: true },
+        async strike(scene) {
+          const { random } = scene;
+          const three = Array.from({ length: 3 }, () => ({
+            one: random.pick(single),
+            own: random.fork(),
+            ms: random.int(0, 800),
+          }));
+          await Promise.all(
+            three.map(({ one, own, ms }) => wait(ms).then(() => one.strike({ ...scene, random: own }))),
+          );
+        },
+      };
+    },
   },
   'restart-all': {
     about: 'everything is killed at once, and started again',

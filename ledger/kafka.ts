@@ -232,8 +232,11 @@ export async function startKafkaConsumer(options: {
     return batch;
   };
 
+  const over = new Promise<void>((resolve) => stopped.signal.addEventListener('abort', () => resolve()));
+
+  /** Resolves when it is told to stop. */
   const consume = async (): Promise<void> => {
-    consumer = kafka.consumer({
+    const current = kafka.consumer({
       groupId: groupOf(options.name),
       maxWaitTimeInMs: 100,
       sessionTimeout: 10_000,
@@ -241,10 +244,18 @@ export async function startKafkaConsumer(options: {
       heartbeatInterval: 1_000,
       retry: { retries: 10, initialRetryTime: 100, maxRetryTime: 1_000, restartOnFailure: async () => true },
     });
+    consumer = current;
+    // What it takes for final ends it for good (no coordinator to be found, say): then another one has to begin.
+    const crashed = new Promise<never>((_, reject) => {
+      current.on('consumer.crash', ({ payload }) => {
+        if (!payload.restart) reject(payload.error);
+      });
+    });
+    crashed.catch(() => undefined);
     await ensureTopic(kafka, topic);
-    await consumer.connect();
-    await consumer.subscribe({ topic, fromBeginning: true });
-    await consumer.run({
+    await current.connect();
+    await current.subscribe({ topic, fromBeginning: true });
+    await current.run({
       partitionsConsumedConcurrently: partitionsDefault,
       eachBatchAutoResolve: true,
       eachBatch: async ({ batch, heartbeat }) => {
@@ -264,6 +275,7 @@ export async function startKafkaConsumer(options: {
         }
       },
     });
+    await Promise.race([crashed, over]);
   };
 
   const run = async (): Promise<void> => {
@@ -271,10 +283,10 @@ export async function startKafkaConsumer(options: {
     while (!stopped.signal.aborted) {
       try {
         await consume();
-        return;
       } catch (error) {
         logger.warn({ error: String(error) }, 'the ledger cannot reach Kafka; it keeps trying');
-        await consumer?.disconnect().catch(() => undefined);
+        const letGo = Promise.resolve(consumer?.disconnect());
+        await within(letGo, 2_000, 'Kafka did not let go in time').catch(() => undefined);
         await new Promise((resolve) => setTimeout(resolve, waitMs));
         waitMs = Math.min(waitMs * 2, 2_000);
       }
