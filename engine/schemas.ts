@@ -6,8 +6,16 @@ import { durabilities } from './durability.ts';
 
 const closed = { additionalProperties: false } as const;
 const Id = Type.String({ pattern: idPattern, description: 'Letters, digits, _ and -, 1 to 64 of them' });
-/** Text for people: no control characters, no half of a surrogate pair (Postgres takes neither). */
-const textPattern = '^[^\\p{Cc}\\p{Cs}]*$';
+/**
+ * Text for people: no control characters, no half of a surrogate pair (Postgres takes neither). The pattern is one that the
+ * regular expressions of other languages know too: clients' tools read it in /openapi.json.
+ */
+const text = (maxLength: number) =>
+  Type.Refine(
+    Type.String({ minLength: 1, maxLength, pattern: '^[^\\x00-\\x1f\\x7f-\\x9f]*$' }),
+    (given) => given.isWellFormed(),
+    () => 'must not have half of a surrogate pair',
+  );
 const Quantity = Type.Integer({ minimum: 1, maximum: limits.quantityPerLine });
 const Time = Type.Union([Type.Null(), Type.String({ format: 'date-time' })], { description: 'RFC 3339, or null' });
 const Lines = Type.Array(Type.Object({ sku: Id, quantity: Quantity }, closed), {
@@ -29,7 +37,7 @@ export type ExtendBody = Static<typeof ExtendBody>;
 
 export const SaleBody = Type.Object(
   {
-    title: Type.String({ minLength: 1, maxLength: limits.titleChars, pattern: textPattern }),
+    title: text(limits.titleChars),
     opensAt: Type.Optional(Time),
     closesAt: Type.Optional(Time),
     perBuyer: Type.Optional(Type.Union([Type.Null(), Type.Integer({ minimum: 1, maximum: limits.perBuyerMax })])),
@@ -58,7 +66,7 @@ export const StockChangeBody = Type.Object(
     sku: Id,
     warehouse: Id,
     delta: Type.Integer({ minimum: -limits.unitsPerAllotment, maximum: limits.unitsPerAllotment }),
-    reason: Type.String({ minLength: 1, maxLength: limits.reasonChars, pattern: textPattern }),
+    reason: text(limits.reasonChars),
   },
   closed,
 );
