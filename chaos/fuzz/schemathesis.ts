@@ -131,7 +131,15 @@ export async function runSchemathesis(
     return path;
   };
   writeFileSync(join(folder, 'schemathesis.toml'), settings);
-  const positive = ['--mode', 'positive', '--phases', 'fuzzing,stateful'];
+  // What the narrowed document forbids, the engine need not.
+  const positive = [
+    '--mode',
+    'positive',
+    '--phases',
+    'fuzzing,stateful',
+    '--exclude-checks',
+    'negative_data_rejection',
+  ];
   const buying = [...positive, '--exclude-path-regex', '^/v1/admin'];
   // Buyers first: an operator closes every sale that it can find.
   const passes: [string, string, string, string[]][] = [
