@@ -125,8 +125,13 @@ describe('watching', () => {
       'sec-websocket-key': randomBytes(16).toString('base64'),
       'sec-websocket-version': '13',
     };
-    const statusLine = await raw('none', headers);
-    expect(statusLine).toMatch(/^HTTP\/1\.1 404 /);
+    const answer = await raw('none', headers);
+    expect(answer).toMatch(/^HTTP\/1\.1 404 /);
+    const id = /^X-Request-Id: (.+)\r$/m.exec(answer)?.[1];
+    expect(id).toBeDefined();
+    const body = JSON.parse(answer.slice(answer.indexOf('\r\n\r\n'))) as { requestId: string };
+    expectProblemBody(body, 'not-found');
+    expect(body.requestId).toBe(id);
     await expect(open('none')).rejects.toThrow('refused');
   });
 
@@ -241,13 +246,13 @@ describe('close codes', () => {
   });
 });
 
-/** Upgrades on a raw socket and answers its first line. */
+/** Upgrades on a raw socket and gives what comes first. */
 function raw(sale: string, headers: Record<string, string>): Promise<string> {
   return new Promise((resolve, reject) => {
     const socket = upgrading(sale, headers);
     socket.once('data', (chunk: Buffer) => {
       socket.destroy();
-      resolve(chunk.toString('latin1').split('\r\n')[0] ?? '');
+      resolve(chunk.toString('latin1'));
     });
     socket.once('error', reject);
   });

@@ -258,6 +258,7 @@ export function serveLive(
       const reply = replyOf(refused, requestId);
       res.cork(() => {
         res.writeStatus(statusLineOf(reply.status)).writeHeader('Content-Type', reply.contentType ?? '');
+        res.writeHeader('X-Request-Id', requestId);
         for (const [name, value] of Object.entries(reply.headers ?? {})) res.writeHeader(name, value);
         res.end(reply.body);
       });

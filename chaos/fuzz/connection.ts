@@ -16,6 +16,10 @@ export type Exchange = {
   pauseMs: number;
   /** Hangs up once all is written. */
   hangsUp: boolean;
+  /** Says that it will write no more, and reads on. */
+  halfCloses?: boolean;
+  /** Waits for the answer to the first piece before the others are written. */
+  afterAnswer?: boolean;
   /** Whether what has come is all that is waited for; `soon`: all but what shouldn't come, which is given a moment. */
   complete(received: Buffer): 'no' | 'soon' | 'yes';
 };
@@ -29,10 +33,10 @@ function write(socket: Socket, piece: Buffer): Promise<void> {
   });
 }
 
-export async function exchange({ port, pieces, pauseMs, hangsUp, complete }: Exchange): Promise<Outcome> {
-  const socket = connect({ port, host: '127.0.0.1', noDelay: true });
+export async function exchange(asked: Exchange): Promise<Outcome> {
+  const { port, pieces, pauseMs, hangsUp, complete } = asked;
+  const socket = connect({ port, host: '127.0.0.1', noDelay: true, allowHalfOpen: true });
   const chunks: Buffer[] = [];
-  let received: Buffer = Buffer.alloc(0);
   let closed = false;
   let stirred = (): void => undefined;
   const stir = (): void => stirred();
@@ -51,32 +55,33 @@ export async function exchange({ port, pieces, pauseMs, hangsUp, complete }: Exc
     socket.once('close', () => resolve());
   });
   await opened;
+  const stirredWithin = async (ms: number, before: number): Promise<boolean> =>
+    new Promise((resolve) => {
+      const timer = setTimeout(() => resolve(false), ms);
+      stirred = () => {
+        clearTimeout(timer);
+        resolve(true);
+      };
+      if (closed || chunks.length > before) stirred();
+    });
+  const untilMs = performance.now() + waitMs;
   for (const [i, piece] of pieces.entries()) {
+    if (i === 1 && asked.afterAnswer)
+      while (!closed && performance.now() < untilMs && !Buffer.concat(chunks).includes('\r\n\r\n'))
+        await stirredWithin(untilMs - performance.now(), chunks.length);
     if (closed || socket.destroyed) break;
     await write(socket, piece);
     if (pauseMs > 0 && i < pieces.length - 1 && i < 20) await sleep(pauseMs);
   }
-  const untilMs = performance.now() + waitMs;
+  if (asked.halfCloses) socket.end();
   let late = false;
   while (!hangsUp && !closed) {
-    received = Buffer.concat(chunks);
-    const state = complete(received);
+    const before = chunks.length;
+    const state = complete(Buffer.concat(chunks));
     if (state === 'yes') break;
     const leftMs = state === 'soon' ? momentMs : untilMs - performance.now();
-    if (leftMs <= 0) {
-      late = true;
-      break;
-    }
-    const before = chunks.length;
-    const waited = await new Promise<boolean>((resolve) => {
-      const timer = setTimeout(() => resolve(true), leftMs);
-      stirred = () => {
-        clearTimeout(timer);
-        resolve(false);
-      };
-      if (closed || chunks.length > before) stirred();
-    });
-    if (waited && state === 'soon') break;
+    late = leftMs <= 0;
+    if (late || (!(await stirredWithin(leftMs, before)) && state === 'soon')) break;
   }
   const served = closed;
   socket.destroy();

@@ -44,7 +44,9 @@ function headersAt(bytes: Buffer, from: number, reading: Reading): [[string, str
     if (line === '') return [headers, at];
     const colon = line.indexOf(':');
     const name = line.slice(0, Math.max(0, colon));
-    const value = line.slice(colon + 1).replace(/^[ \t]+|[ \t]+$/g, '');
+    // The library takes bytes from 0x80 on for white space, where a value begins.
+    const blank = reading === 'library' ? /^[ \t\x80-\xff]+|[ \t]+$/g : /^[ \t]+|[ \t]+$/g;
+    const value = line.slice(colon + 1).replace(blank, '');
     if (colon < 1 || !tokenPattern.test(name)) throw new Broken(`no field name: ${JSON.stringify(line.slice(0, 40))}`);
     if (!valuePattern[reading].test(value)) throw new Broken(`a control character in ${name}`);
     headers.push([name.toLowerCase(), value]);
