@@ -134,7 +134,8 @@ export function judgeHttp(one: HttpCase, outcome: Outcome, who: Who): Judged {
   }
   if (answers.length < requests.length && !one.hangsUp) {
     if (!outcome.closed) wrongs.push('a whole request got no answer');
-    else if (alone && isPlain && !requests.some(isVeryLong)) wrongs.push('a right request was hung up on');
+    else if (alone && isPlain && !requests.some((each) => isVeryLong(each) || !each.target.startsWith('/')))
+      wrongs.push('a right request was hung up on');
   }
   return judged;
 }

@@ -38,10 +38,14 @@ function lineAt(bytes: Buffer, from: number): [string, number] {
 function headersAt(bytes: Buffer, from: number, reading: Reading): [[string, string][], number] {
   const headers: [string, string][] = [];
   let at = from;
+  let hidden = false;
   for (;;) {
     const [line, next] = lineAt(bytes, at);
     at = next;
     if (line === '') return [headers, at];
+    // The library sees nothing of what comes after a field without a name.
+    if (reading === 'library' && line.startsWith(':')) hidden = true;
+    if (hidden) continue;
     const colon = line.indexOf(':');
     const name = line.slice(0, Math.max(0, colon));
     // The library takes bytes from 0x80 on for white space, where a value begins.

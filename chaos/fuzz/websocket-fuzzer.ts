@@ -126,6 +126,12 @@ function judge(one: WebSocketCase, outcome: Outcome, who: Who): Judged {
     }
     if (rest === 'broken') wrongs.push('an answer that is not HTTP');
     if (answers.length === 0) statuses.push(outcome.closed ? 'closed' : 'nothing');
+    // Its answer may be lost, and it be open all the same.
+    if (answers.length === 0) {
+      const sent = readMessages(readFrames(one.frames).frames, { fromClient: true, strict: false });
+      for (const deed of [...deedsOf(sent.texts, who).asked.values()].flat())
+        if (deed) judged.claims.push({ sure: false, deed, caseNumber: one.number });
+    }
     // The upgrade is looked up first: what comes before its answer closes the connection.
     if (one.key !== '' && !one.hangsUp && !one.hasty) wrongs.push(`a right handshake was answered ${statuses}`);
     return judged;
