@@ -1,4 +1,5 @@
 /** Random commands for a shard and for its model: each is done to both, and must be answered alike. */
+import { isDeepStrictEqual } from 'node:util';
 import fc from 'fast-check';
 import { expect } from 'vitest';
 import {
@@ -27,6 +28,11 @@ import {
   type TestShard,
   type Wish,
 } from './testing.ts';
+
+/** As `expect(found).toEqual(expected)`, at a small part of its cost where they are the same. */
+export function agree(found: unknown, expected: unknown, what = ''): void {
+  if (!isDeepStrictEqual(found, expected)) expect(found, what).toEqual(expected);
+}
 
 /** `made`: reservations as they were answered, so that commands can name them. */
 export type Run = { model: ShardModel; shard: TestShard; made: Reference[]; returned: Map<number, string> };
@@ -65,7 +71,10 @@ const reserveStep: fc.Arbitrary<Step> = fc.array(wish, { minLength: 1, maxLength
       return { status, seq: r?.seq ?? 0, expiresAt: r?.expiresAt ?? 0, lines: r?.lines ?? [] };
     });
     const found = await reserve(shard, wishes);
-    expect(found.map(({ line: _line, ...rest }) => rest)).toEqual(expected);
+    agree(
+      found.map(({ line: _line, ...rest }) => rest),
+      expected,
+    );
     for (const [i, { status, seq }] of found.entries())
       if (status === 'ok') made.push({ sale: wishes[i]?.sale ?? 1, wish: wishes[i] ?? {}, seq, seconds: 0 });
   },
@@ -96,7 +105,10 @@ const settleStep: fc.Arbitrary<Step> = fc
       const refs = references(made, chosen);
       const expected = refs.map((ref) => model.settle(kind, ref));
       const { results } = await shard.call(settles[kind], { references: refs.map(packed) });
-      expect(results.map(({ status, state }) => `${statusName(status)} ${state}`)).toEqual(expected);
+      agree(
+        results.map(({ status, state }) => `${statusName(status)} ${state}`),
+        expected,
+      );
     },
   }));
 
@@ -106,7 +118,8 @@ const readStep: fc.Arbitrary<Step> = picks.map((chosen) => ({
   async run({ model, shard, made }) {
     const refs = references(made, chosen);
     const { results } = await shard.call(readReservationsCommand, { references: refs.map(packed) });
-    expect(results.map(({ state }) => state)).toEqual(
+    agree(
+      results.map(({ state }) => state),
       refs.map((ref) => {
         const found = model.find(ref);
         return found ? reservationCodes[model.stateOf(found.r)] : 0;
@@ -126,7 +139,7 @@ const sweepStep: fc.Arbitrary<Step> = fc.integer({ min: 1, max: 8 }).map((max) =
       found.forgotten += answer.forgotten;
       more = answer.more;
     }
-    expect(found).toEqual(model.sweep());
+    agree(found, model.sweep());
   },
 }));
 
@@ -170,7 +183,7 @@ const adjustStep: fc.Arbitrary<Step> = fc
         sale.supply.set(`${sku}/${warehouse}`, w.onHand + w.sold);
         return 'ok';
       });
-      expect(statusName((await shard.call(adjustCommand, { ...args, reason: 'counted' })).status)).toBe(expected);
+      agree(statusName((await shard.call(adjustCommand, { ...args, reason: 'counted' })).status), expected);
     },
   }));
 
@@ -209,7 +222,7 @@ const returnStep: fc.Arbitrary<Step> = fc
       });
       const { sale, buyer: packedBuyer, key, seq } = packed(ref);
       const answer = await shard.call(returnUnitsCommand, { sale, buyer: packedBuyer, key, seq, id, lines });
-      expect(statusName(answer.status)).toBe(expected);
+      agree(statusName(answer.status), expected);
     },
   }));
 
@@ -231,7 +244,7 @@ const stateStep: fc.Arbitrary<Step> = fc
         sale.state = state;
         model.seq++;
       }
-      expect(statusName((await shard.call(setSaleStateCommand, { sale: no, state })).status)).toBe(expected);
+      agree(statusName((await shard.call(setSaleStateCommand, { sale: no, state })).status), expected);
     },
   }));
 
@@ -243,7 +256,7 @@ const trimStep: fc.Arbitrary<Step> = fc.double({ min: 0, max: 1, noNaN: true }).
     model.acked = Math.max(model.acked, acked);
     // All is kept: at the end the outbox is replayed from its first entry.
     const answer = await shard.call(outboxTrimCommand, { acked, keep: 0xffff_ffff });
-    expect(answer).toEqual({ seq: model.seq, acked: model.acked });
+    agree(answer, { seq: model.seq, acked: model.acked });
   },
 }));
 
@@ -266,7 +279,7 @@ const rulesStep: fc.Arbitrary<Step> = fc
         model.seq++;
       }
       const { status } = await shard.call(putSaleCommand, saleArgs({ id: 'two', digest: '', stock: {}, ...rules }));
-      expect(statusName(status)).toBe(room ? 'ok' : 'overloaded');
+      agree(statusName(status), room ? 'ok' : 'overloaded');
     },
   }));
 

@@ -77,12 +77,16 @@ function claimOf(request: HttpRequest, answer: HttpAnswer, who: Who, caseNumber:
 const isVeryLong = (request: HttpRequest): boolean =>
   headBytesOf(request) > limits.headerBytes - 200 || request.headers.length > 90;
 
+/** What the library closes the connection for, and its answer may be lost by that. */
+const isForeign = (request: HttpRequest): boolean => isVeryLong(request) || !request.target.startsWith('/');
+
 /** What the library refuses though RFC 9112 allows it. */
 function refusedByLibrary(status: number, request: HttpRequest, bytes: Buffer): boolean {
   if (status === 431) return isVeryLong(request);
   if (!request.target.startsWith('/')) return true;
-  return status === 505 && /^\S+ \S+ HTTP\/1\.0\r/.test(bytes.toString('latin1', 0, 2_000));
+  return status === 505 && isHttp10(bytes);
 }
+const isHttp10 = (bytes: Buffer): boolean => /^\S+ \S+ HTTP\/1\.0\r/.test(bytes.toString('latin1', 0, 2_000));
 
 const sameRequests = (one: Stream, other: Stream): boolean =>
   one.end === other.end &&
@@ -134,7 +138,7 @@ export function judgeHttp(one: HttpCase, outcome: Outcome, who: Who): Judged {
   }
   if (answers.length < requests.length && !one.hangsUp) {
     if (!outcome.closed) wrongs.push('a whole request got no answer');
-    else if (alone && isPlain && !requests.some((each) => isVeryLong(each) || !each.target.startsWith('/')))
+    else if (alone && isPlain && !isHttp10(bytes) && !requests.some(isForeign))
       wrongs.push('a right request was hung up on');
   }
   return judged;

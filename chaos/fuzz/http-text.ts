@@ -22,7 +22,7 @@ class Incomplete extends Error {}
 const tokenPattern = /^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/;
 /** A field's value: visible characters, obs-text, and spaces and tabs between them. The library takes DEL too. */
 const valuePattern = { rfc: /^[\t\x20-\x7e\x80-\xff]*$/, library: /^[\t\x20-\xff]*$/ };
-const targetPattern = /^[\x21-\x7e\x80-\xff]+$/;
+const targetPattern = { rfc: /^[\x21-\x7e\x80-\xff]+$/, library: /^[\x21-\xff]+$/ };
 
 /** The bytes up to the next CRLF, as Latin 1, and where the line after it begins. */
 function lineAt(bytes: Buffer, from: number): [string, number] {
@@ -48,8 +48,8 @@ function headersAt(bytes: Buffer, from: number, reading: Reading): [[string, str
     if (hidden) continue;
     const colon = line.indexOf(':');
     const name = line.slice(0, Math.max(0, colon));
-    // The library takes bytes from 0x80 on for white space, where a value begins.
-    const blank = reading === 'library' ? /^[ \t\x80-\xff]+|[ \t]+$/g : /^[ \t]+|[ \t]+$/g;
+    // The library takes bytes from 0x80 on for white space, where a value begins and ends.
+    const blank = reading === 'library' ? /^[ \t\x80-\xff]+|[ \t\x80-\xff]+$/g : /^[ \t]+|[ \t]+$/g;
     const value = line.slice(colon + 1).replace(blank, '');
     if (colon < 1 || !tokenPattern.test(name)) throw new Broken(`no field name: ${JSON.stringify(line.slice(0, 40))}`);
     if (!valuePattern[reading].test(value)) throw new Broken(`a control character in ${name}`);
@@ -139,7 +139,7 @@ function requestAt(bytes: Buffer, from: number, reading: Reading): [HttpRequest,
   const parts = line.split(' ');
   const [method = '', target = '', version = ''] = parts;
   const isMethod = reading === 'library' ? /^[^\0-\x20]*$/.test(method) : tokenPattern.test(method);
-  if (parts.length !== 3 || !isMethod || !targetPattern.test(target)) throw new Broken('no request line');
+  if (parts.length !== 3 || !isMethod || !targetPattern[reading].test(target)) throw new Broken('no request line');
   if (!/^HTTP\/1\.[01]$/.test(version)) throw new Broken(`the version ${version.slice(0, 20)}`);
   const [headers, afterHeaders] = headersAt(bytes, afterLine, reading);
   if (valuesOf(headers, 'host').length !== 1 && reading === 'rfc') throw new Broken('not one Host');

@@ -98,7 +98,7 @@ async function wrongsAfter(target: FuzzTarget, books: Books, claims: Claim[], re
       wrongs.push(`${id}: the engine shows ${JSON.stringify(shown)}, the ledger has ${JSON.stringify(kept)}`);
   }
   // Sockets that the engine closes itself are gone after its own time limit.
-  const back = await waitUntil(async () => target.vitals().files <= report.files.first + filesMore, 30_000, 50);
+  const back = await waitUntil(async () => target.vitals().files <= report.files.first + filesMore, 20_000, 50);
   report.files.last = target.vitals().files;
   if (!back) wrongs.push(`${report.files.last} files are open, ${report.files.first} were`);
   return wrongs;

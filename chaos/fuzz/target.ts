@@ -39,10 +39,7 @@ export type FuzzTarget = {
   stop(): Promise<void>;
 };
 
-/** `start` starts the engine: another one, in tests of the fuzzer itself. */
-export async function startTarget(
-  start: (bed: Awaited<ReturnType<typeof startTestbed>>) => Promise<Served> = (bed) => bed.serve(),
-): Promise<FuzzTarget> {
+export async function startTarget(): Promise<FuzzTarget> {
   const bed = await startTestbed({ valkey: 'single', serve: false });
   const ledger = new Client({ connectionString: bed.env.DATABASE_URL ?? '' });
   const valkey = new Redis(bed.env.VALKEY_URL ?? '', { maxRetriesPerRequest: 5 });
@@ -54,7 +51,7 @@ export async function startTarget(
     await bed.stop();
   };
   try {
-    const served = await start(bed);
+    const served = await bed.serve();
     await ledger.connect();
     const { pid = 0 } = served.child;
     const ask: FuzzTarget['ask'] = (method, path, more) => request(bed.agent, served.url, method, path, more);

@@ -160,7 +160,7 @@ function completeOf(one: WebSocketCase, who: Who): (received: Buffer) => 'no' | 
     const opened = afterHandshake(received);
     if (!opened) {
       const { answers } = readAnswers(received, [one.handshake.toString('latin1').split(' ')[0] ?? '']);
-      return answers.length > 0 || one.key === '' ? 'soon' : 'no';
+      return answers.length > 0 || one.key === '' || one.hasty ? 'soon' : 'no';
     }
     if (mustClose) return 'no';
     const { texts } = readMessages(readFrames(opened.rest).frames, { fromClient: false, strict: false });
