@@ -108,7 +108,9 @@ export function startBuyers(options: {
       scheduler.note(`${one.buyer}${one.key} is told ${kind} ${one.seq} of epoch ${told.epoch} by ${told.node.name}`);
       acknowledged.push({
         ...{ kind, buyer: short(one.buyer), key: short(one.key), seq: one.seq, shardSeq: told.answer.seq },
-        ...{ epoch: told.epoch, first, node: told.node, atMs: scheduler.nowMs, orphan: !told.node.process.alive },
+        ...{ epoch: told.epoch, first, node: told.node, atMs: scheduler.nowMs },
+        // What lay in its socket as it woke may be of a history that is no more.
+        orphan: scheduler.nowMs - told.node.process.wokeMs < 1,
       });
     };
     const reserve = async (buyer: string, key: string, lines: Record<string, number>): Promise<void> => {

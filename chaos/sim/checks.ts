@@ -18,6 +18,7 @@ export const invariants = [
   'no-gap-no-fork',
   'no-ack-lost',
   'rebuild-keeps-what-is-there',
+  'loss-is-told',
   'one-history',
   'one-outcome',
   'same-key-same-answer',
@@ -141,13 +142,15 @@ function lookAtLedger(shard: ShardTables, add: Add): void {
 /** Whether a rebuild said that what has this sequence of this epoch may be lost. */
 function isReported(tables: Tables, epoch: number, seq: number): boolean {
   return [...tables.rebuilds.values()].some(
-    ({ lost, report, epoch: next }) =>
-      lost !== null &&
-      epoch < next &&
-      seq >= lost.from &&
-      // Of engines that had fallen silent it says that they may have told buyers more.
-      (seq <= lost.to || (report?.silentEngines ?? 0) > 0),
+    ({ lost, epoch: next }) => lost !== null && epoch < next && seq >= lost.from && seq <= lost.to,
   );
+}
+
+/** Whether a rebuild has left out what has this sequence of this epoch, and none said that engines may have told more. */
+function isUntold(tables: Tables, epoch: number, seq: number): boolean {
+  const rebuilds = [...tables.rebuilds.values()].filter((one) => epoch < one.epoch);
+  if (!rebuilds.some((one) => seq > one.seq) || isReported(tables, epoch, seq)) return false;
+  return rebuilds.every(({ report }) => !report?.silentEngines);
 }
 
 function lookAtAnswers(tables: Tables, shard: ShardTables, told: Acknowledged[], add: Add): void {
@@ -156,8 +159,10 @@ function lookAtAnswers(tables: Tables, shard: ShardTables, told: Acknowledged[],
     const { kind, buyer, key, seq, shardSeq, epoch, first, orphan } = one;
     const row = shard.reservations.get(seq);
     const mine = row?.buyer === buyer && row.key === key;
-    const excused = (at: number): boolean => orphan || isReported(tables, epoch, at);
     const about = `${buyer}/${key} ${seq} of epoch ${epoch}`;
+    const excused = (at: number): boolean => orphan || isReported(tables, epoch, at);
+    if (kind === 'reserved' && !mine && orphan && isUntold(tables, epoch, seq))
+      add('loss-is-told', `${about} was reserved by an engine that then fell silent, and no rebuild says so`);
     if (kind === 'reserved' && !mine && !excused(seq))
       add('no-ack-lost', `${about} was reserved, and the ledger has it not`);
     // Its own event: that of the answer where nothing was replayed, else one before.

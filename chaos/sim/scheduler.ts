@@ -16,6 +16,8 @@ export type Process = {
   readonly alive: boolean;
   /** When it wakes, while it is frozen. */
   readonly wakesMs: number | undefined;
+  /** When it last woke. */
+  readonly wokeMs: number;
   readonly clock: Clock;
   kill(): void;
   freeze(forMs: number): void;
@@ -81,6 +83,7 @@ export function createScheduler(random: Random) {
 
   const start = (name: string): Process => {
     let alive = true;
+    let wokeMs = Number.NEGATIVE_INFINITY;
     const listeners = new Set<() => void>();
     const process: Process = {
       name,
@@ -89,6 +92,9 @@ export function createScheduler(random: Random) {
       },
       get wakesMs() {
         return wakes.get(process);
+      },
+      get wokeMs() {
+        return wokeMs;
       },
       clock: {
         nowMs: () => Math.floor(startOfTimeMs + nowMs),
@@ -121,7 +127,10 @@ export function createScheduler(random: Random) {
       },
       freeze(forMs) {
         wakes.set(process, nowMs + forMs);
-        after(forMs, null, `${name} wakes`, () => wakes.delete(process));
+        after(forMs, null, `${name} wakes`, () => {
+          wakes.delete(process);
+          wokeMs = nowMs;
+        });
       },
       onEnd(listener) {
         listeners.add(listener);

@@ -28,17 +28,22 @@ export function createWire(options: {
         };
         const fail = (why: string): void => answer('failed', () => reject(new Error(why)));
         scheduler.after(delayMs(), null, '', () => {
-          if (faults.away) return fail('connect ECONNREFUSED');
+          if (faults.away) {
+            fail('connect ECONNREFUSED');
+            return;
+          }
           if (faults.failing > 0) {
             faults.failing--;
             struck('statement failed');
-            return fail('terminating connection due to administrator command');
+            fail('terminating connection due to administrator command');
+            return;
           }
           const done = (outcome: () => void): void => {
             if (faults.losing > 0 && /commit|grant|close|finish|report|begin/.test(name)) {
               faults.losing--;
               struck('answer lost');
-              return fail('Connection terminated unexpectedly');
+              fail('Connection terminated unexpectedly');
+              return;
             }
             answer('answered', outcome);
           };
