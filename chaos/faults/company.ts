@@ -1,0 +1,98 @@
+/** Others who do the same: a second of each, another release, one that is late, Kafka that says all twice; and a wrong clock. */
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { copyTree } from '../broken-tree.ts';
+import { startEcho } from '../kafka-echo.ts';
+import { faketimePath } from '../requirements.ts';
+import { type Fault, rest, startAll } from './fault.ts';
+
+export const companyFaults: Record<string, Fault> = {
+  'kafka-twice': {
+    about: 'all that the topic has comes again, shuffled, among what is new',
+    prepare: async () => ({
+      bed: { transport: 'kafka' },
+      async strike({ bed, random, struck }) {
+        const echo = await startEcho(bed.service('kafka').url, random);
+        struck('Kafka delivers twice and out of order');
+        await rest(random, 2_000, 4_000);
+        await echo.stop();
+      },
+    }),
+  },
+  'two-of-each': {
+    about: 'a second relay, ledger and sweeper run beside the first, and are killed',
+    prepare: async () => ({
+      bed: {},
+      async strike({ bed, random, struck }) {
+        const roles = (['relay', 'ledger', 'sweeper'] as const).filter(bed.has);
+        await Promise.all(roles.map((role) => bed.serve(role, { name: `${role}-2` })));
+        struck(`two of ${roles.join(', ')}`);
+        await rest(random, 2_000, 4_000);
+        await Promise.all(roles.map((role) => bed.endRole(`${role}-2`, 'SIGKILL')));
+      },
+    }),
+  },
+  'late-engine': {
+    about: 'an engine is frozen for longer than any call may take, while Valkey begins another run, and wakes then',
+    prepare: async () => ({
+      bed: {},
+      async strike({ bed, random, struck }) {
+        const engine = random.pick(['engine-1', 'engine-2'] as const);
+        struck(`${engine} sleeps`);
+        await bed.freeze(engine);
+        await rest(random, 0, 1_000);
+        await bed.kill('valkey');
+        await bed.start('valkey');
+        await rest(random, 4_000, 6_000);
+        struck(`${engine} wakes late`);
+        await bed.thaw(engine);
+      },
+    }),
+  },
+  'clock-jump': {
+    about: "Valkey's and the engines' clocks jump ahead and back by seconds (libfaketime)",
+    needs: ['faketime'],
+    async prepare(folder) {
+      const file = join(folder, 'clock');
+      writeFileSync(file, '+0');
+      const env = {
+        LD_PRELOAD: faketimePath,
+        FAKETIME_TIMESTAMP_FILE: file,
+        FAKETIME_NO_CACHE: '1',
+        FAKETIME_DONT_FAKE_MONOTONIC: '1',
+      };
+      return {
+        bed: { valkeyEnv: env, engineEnv: env },
+        async strike({ random, struck }) {
+          for (const seconds of [random.int(1, 4), -random.int(1, 4), 0]) {
+            struck(`the clock goes ${seconds} s wrong`);
+            writeFileSync(file, `${seconds < 0 ? '' : '+'}${seconds}`);
+            await rest(random, 500, 1_500);
+          }
+        },
+      };
+    },
+  },
+  rollout: {
+    about:
+      'another release, with another function library, runs beside the first; then the first is stopped, then put back',
+    prepare: async () => ({
+      bed: {},
+      async strike({ bed, random, struck }) {
+        const tree = copyTree(join(bed.folder, `release-${random.int(0, 1e9)}`), [
+          { file: 'lua/includes/10-status.lua', find: '\n', replace: '\n-- Another release.\n' },
+        ]);
+        const roles = (['engine-1', 'relay', 'ledger', 'sweeper'] as const).filter(bed.has);
+        await Promise.all(roles.map((role) => bed.serve(role, { name: `${role}-next`, tree })));
+        struck('two releases at once');
+        await rest(random, 1_500, 2_500);
+        await Promise.all(roles.map((role) => bed.endRole(role, 'SIGTERM')));
+        await bed.endRole('engine-2', 'SIGTERM');
+        await rest(random, 500, 1_000);
+        struck('rolled back');
+        await startAll(bed, [...roles, 'engine-2']);
+        await Promise.all(roles.map((role) => bed.endRole(`${role}-next`, 'SIGTERM')));
+      },
+    }),
+  },
+};
