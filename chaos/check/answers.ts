@@ -34,13 +34,16 @@ type Answered = NonNullable<Operation['answered']>;
 /** What is wrong with an answer; null when nothing is. */
 export function checkAnswer(operation: Operation, answered: Answered, context: Context): string | null {
   const { call } = operation;
-  const window = { low: context.order.before(operation.callMs), high: context.order.by(answered.atMs) };
+  const window = { low: before(context, operation.callMs), high: context.order.by(answered.atMs) };
   // Facts that contradict real time have been told of; no state is between them.
   if (window.low > window.high) return null;
   if (call.kind === 'reserve') return ofReserve(operation, call, answered, window, context);
   if (call.kind === 'adjust') return ofAdjust(operation, call, answered.answer, window, context);
   return ofReservation(operation, call, answered.answer, window, context);
 }
+
+/** The highest sequence that had happened for certain; the sale was there before all of its calls. */
+const before = ({ order, story }: Context, ms: number): number => Math.max(order.before(ms), story?.opened ?? 0);
 
 function ofReserve(
   operation: Operation,
@@ -161,7 +164,7 @@ function refusedReserve(
         ? null
         : `the buyer never had more than ${rules.perBuyer} with it between the sequences ${span(window)} (${valueAt(owned, window.low)} at the first).`;
     case 'sold-out': {
-      const stale = { low: Math.min(window.low, context.order.before(callMs - staleMs)), high: window.high };
+      const stale = { low: before(context, callMs - staleMs), high: window.high };
       return once(stale, gone)
         ? null
         : `none of it was sold out between the sequences ${span(stale)}, up to ${staleMs} ms before its call: ${left(wanted, available, stale)}.`;

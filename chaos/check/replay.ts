@@ -21,8 +21,11 @@ export function valueAt(steps: Steps | undefined, seq: number): number {
   return steps.values[firstAtLeast(steps.seqs, seq + 1) - 1] ?? 0;
 }
 
-/** What a sale was like after each fact: units available of each SKU and allotment, units held and owned of each buyer. */
-export type SaleStory = { rules: SaleRules; available: Map<string, Steps>; owned: Map<string, Steps> };
+/**
+ * What a sale was like after each fact: units available of each SKU and allotment, units held and owned of each buyer.
+ * `opened`: the sequence from which on it had its opening stock, which is before the first of its calls.
+ */
+export type SaleStory = { rules: SaleRules; opened: number; available: Map<string, Steps>; owned: Map<string, Steps> };
 
 type Warehouse = { name: string; available: number; reserved: number; sold: number };
 type Hold = { fact: Reserved; state: 'held' | 'committed' | 'released' | 'expired'; returned: number };
@@ -68,7 +71,7 @@ export function replay(
   const saleFor = (rules: SaleRules): Sale => {
     let sale = sales.get(rules.saleId);
     if (!sale) {
-      sale = { rules, available: new Map(), owned: new Map(), stock: new Map(), holds: new Map() };
+      sale = { rules, opened: 0, available: new Map(), owned: new Map(), stock: new Map(), holds: new Map() };
       sales.set(rules.saleId, sale);
     }
     return sale;
@@ -80,6 +83,7 @@ export function replay(
     if ('units' in fact) {
       const warehouse = warehouseOf(sale, fact.sku, fact.warehouse);
       warehouse.available += fact.units;
+      if (fact.id === 'opening') sale.opened = fact.seq;
       if (warehouse.available < 0)
         findings.add(`${factText(fact)} leaves ${warehouse.available} units of ${fact.sku} in ${fact.warehouse}.`);
       note(sale.available, skuName(fact.sku), fact.seq, fact.units);

@@ -1,0 +1,207 @@
+/** What the witness lets pass and what not, to the millisecond; and that it is quick enough for a run. */
+import { describe, expect, test } from 'vitest';
+import { encodeReservationId, keyDigest } from '../../kernel/ids.ts';
+import type { Answer, Fact, History, Operation } from '../history.ts';
+import { limitsHold } from './limits-hold.ts';
+import { neverOversold } from './never-oversold.ts';
+import { oneOutcome } from './one-outcome.ts';
+import { sameKeySameAnswer } from './same-key-same-answer.ts';
+import { buyerName, type Plan, type Setting, simulate } from './testing.ts';
+import { witness } from './witness.ts';
+
+const shardMs = 4_000_000_000_000;
+const holdMs = 60_000;
+const lines = [{ sku: 'shoe', warehouse: 'east', quantity: 1 }];
+
+const history = (units: number, operations: Operation[], facts: Fact[], perBuyer = 0): History => ({
+  sales: [{ saleId: 's', shard: 0, no: 1, perBuyer, holdSeconds: holdMs / 1_000, extensions: 1, durability: 'fsync' }],
+  operations,
+  facts: [
+    {
+      ...{ shard: 0, no: 1, seq: 1, atMs: shardMs, kind: 'restocked', id: 'opening' },
+      ...{ sku: 'shoe', warehouse: 'east', units },
+    },
+    ...facts,
+  ],
+});
+const reserved = (seq: number, atMs = 0, key = 'k', who = seq): Fact => ({
+  ...{ shard: 0, no: 1, seq, atMs: shardMs + atMs, kind: 'reserved', lines, extensions: 0 },
+  ...{ id: encodeReservationId({ shard: 0, sale: 1, seq, buyer: buyerName(who), key: keyDigest(key) }) },
+  ...{ buyer: buyerName(who), expiresAtMs: shardMs + atMs + holdMs, lastExpiresAtMs: shardMs + atMs + holdMs },
+});
+const ended = (kind: 'released' | 'expired' | 'committed', seq: number, reservation: number, atMs = 0): Fact => ({
+  ...{ shard: 0, no: 1, seq, atMs: shardMs + atMs, kind, reservation, lines },
+});
+const granted = (fact: Fact): Answer => {
+  if (fact.kind !== 'reserved') throw new Error('not a reservation');
+  const { id, expiresAtMs } = fact;
+  return { status: 201, code: '', replayed: false, reservation: { id, state: 'held', expiresAtMs, lines: fact.lines } };
+};
+/** A reserve of one: granted as a fact has it, refused, or never answered. */
+const asked = (
+  who: number,
+  callMs: number,
+  atMs: number | null,
+  told: Partial<Answer> | Fact,
+  key = 'k',
+): Operation => {
+  const refused = { status: 409, code: '', reservation: null, replayed: false };
+  const answer = 'kind' in told ? granted(told) : { ...refused, ...told };
+  return {
+    ...{ client: who, saleId: 's', buyer: buyerName(who), callMs },
+    call: { kind: 'reserve', key, lines: [{ sku: 'shoe', quantity: 1 }] },
+    answered: atMs === null ? null : { atMs, answer },
+  };
+};
+const settled = (kind: 'commit' | 'release', fact: Fact, callMs: number, atMs: number, code = ''): Operation => {
+  const { reservation } = granted(fact);
+  if (!reservation) throw new Error('not a reservation');
+  const state = kind === 'commit' ? ('committed' as const) : ('released' as const);
+  const done = { status: 200, code: '', replayed: false, reservation: { ...reservation, state } };
+  return {
+    ...{ client: fact.seq, saleId: 's', buyer: buyerName(fact.seq), callMs },
+    call: { kind, reservation: reservation.id },
+    answered: { atMs, answer: code === '' ? done : { ...done, status: 409, code, reservation: null } },
+  };
+};
+
+describe('sold out', () => {
+  const fact = reserved(2);
+  const sold = [asked(2, 0, 10, fact), settled('release', fact, 20, 30)];
+  const facts = [fact, ended('released', 3, 2)];
+  test.each([
+    ['before the release is answered', 30, 0],
+    ['100 ms after it', 130, 0],
+    ['more than 100 ms after it', 130.5, 1],
+  ])('%s', (_, callMs, findings) => {
+    const found = witness(history(1, [...sold, asked(9, callMs, callMs + 5, { code: 'sold-out' })], facts));
+    expect(found).toHaveLength(findings);
+  });
+  test.each([
+    ['answered when the sale of the last was called', 20, 0],
+    ['answered before the sale of the last was called', 19, 1],
+  ])('%s', (_, atMs, findings) => {
+    const found = witness(history(1, [asked(9, 5, atMs, { code: 'sold-out' }), asked(2, 20, 30, fact)], [fact]));
+    expect(found).toHaveLength(findings);
+  });
+});
+
+describe('a purchase limit', () => {
+  const fact = reserved(2);
+  test.each([
+    ['while the first may be there', 0, 5, 0],
+    ['when what the buyer had is back', 31, 35, 1],
+  ])('%s', (_, callMs, atMs, findings) => {
+    const operations = [
+      asked(2, 0, 10, fact),
+      settled('release', fact, 20, 30),
+      asked(2, callMs, atMs, { code: 'purchase-limit' }, 'other'),
+    ];
+    const found = witness(history(9, operations, [fact, ended('released', 3, 2)], 1));
+    expect(found).toHaveLength(findings);
+  });
+});
+
+describe('an answer that says nothing was taken', () => {
+  const fact = reserved(2);
+  const replayed = asked(2, 20, 30, fact);
+  if (replayed.answered) replayed.answered.answer.replayed = true;
+  const refused = asked(2, 0, 10, { status: 503, code: 'overloaded' });
+  test('is a lie when its key is a replay the next time', () => {
+    expect(witness(history(1, [refused, replayed], [fact])).join()).toMatch(/no call of buyer/);
+  });
+  test('may be true when another call of the key has no answer', () => {
+    expect(witness(history(1, [refused, asked(2, 5, null, {}), replayed], [fact]))).toEqual([]);
+  });
+  test('may be true when its key is granted the next time', () => {
+    expect(witness(history(1, [refused, asked(2, 20, 30, fact)], [fact]))).toEqual([]);
+  });
+});
+
+describe('real time', () => {
+  const [a, b] = [reserved(3), reserved(2)];
+  test.each([
+    ['called at the moment of the other answer', 10, 0],
+    ['called after the other answer', 10.25, 1],
+  ])('%s', (_, callMs, findings) => {
+    const found = witness(history(9, [asked(3, 0, 10, a), asked(2, callMs, 30, b)], [b, a]));
+    expect(found).toHaveLength(findings);
+  });
+  test('what nobody was answered may happen late, and not before its call', () => {
+    const late = asked(3, 0, null, {});
+    expect(witness(history(9, [late, asked(2, 5, 10, b)], [b, a]))).toEqual([]);
+    const early = asked(2, 20, null, {});
+    expect(witness(history(9, [asked(3, 0, 10, a), early], [b, a])).join()).toMatch(/stands after/);
+  });
+});
+
+describe('a hold that is over', () => {
+  const fact = reserved(2);
+  const next = (atMs: number): Fact => reserved(3, atMs);
+  const refused = settled('commit', fact, 20, 30, 'reservation-ended');
+  const others = (atMs: number) => [asked(2, 0, 10, fact), refused, asked(3, 40, 50, next(atMs))];
+  const swept = ended('expired', 4, 2, holdMs + 50);
+  test('ends before the sweeper comes', () => {
+    expect(witness(history(9, others(holdMs), [fact, next(holdMs), swept]))).toEqual([]);
+  });
+  test('does not end before its time', () => {
+    expect(witness(history(9, others(holdMs - 1), [fact, next(holdMs - 1), swept])).join()).toMatch(/had not ended so/);
+  });
+});
+
+describe('a key', () => {
+  const hourMs = 3_600_000;
+  const first = reserved(2);
+  const facts = (atMs: number): Fact[] => [first, ended('released', 3, 2), reserved(4, atMs, 'k', 2)];
+  const operations = (atMs: number): Operation[] => [
+    asked(2, 0, 10, first),
+    settled('release', first, 20, 30),
+    asked(2, 40, 50, facts(atMs)[2] as Fact),
+  ];
+  test('is remembered for an hour after the end, the shard’s time', () => {
+    const of = (atMs: number): History => history(9, operations(atMs), facts(atMs));
+    expect(sameKeySameAnswer(of(hourMs))).toEqual([]);
+    expect(sameKeySameAnswer(of(hourMs - 1)).join()).toMatch(/holds twice.*two reservations/);
+  });
+});
+
+test('it says no more than twenty things, and how many more', () => {
+  const operations = Array.from({ length: 50 }, (_, i) => asked(i, i, i + 1, { code: 'sold-out' }));
+  const found = witness(history(9, operations, []));
+  expect(found).toHaveLength(21);
+  expect(found.at(-1)).toBe('… and 30 more.');
+  expect(found[0]).toContain(buyerName(0));
+});
+
+test('a hundred thousand calls are checked in seconds', { timeout: 300_000 }, () => {
+  let state = 1;
+  const next = (below: number): number => {
+    state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0;
+    return Math.floor((state / 2 ** 32) * below);
+  };
+  const kinds: Plan['kind'][] = ['reserve', 'reserve', 'reserve', 'again', 'commit', 'release', 'read'];
+  const fates: Plan['fate'][] = [...Array.from({ length: 17 }, () => 'answered' as const), 'lost', 'late', 'never'];
+  const plans = Array.from(
+    { length: 100_000 },
+    (): Plan => ({
+      ...{ client: next(400), kind: kinds[next(kinds.length)] ?? 'read', fate: fates[next(fates.length)] ?? 'lost' },
+      ...{ pick: next(1_000), thinkMs: next(20), beforeMs: next(40) / 4, afterMs: next(40) / 4 },
+    }),
+  );
+  const large: Setting = {
+    buyers: 400,
+    sales: history(0, [], []).sales.map((rules) => ({
+      rules: { ...rules, perBuyer: 200 },
+      stock: { shoe: { east: 9_000, west: 20_000 }, hat: { east: 6_000 } },
+      extendMs: 1_000,
+    })),
+  };
+  const run = simulate(plans, large);
+  expect(run.operations).toHaveLength(100_000);
+  const began = performance.now();
+  for (const check of [witness, neverOversold, oneOutcome, limitsHold, sameKeySameAnswer])
+    expect(check(run)).toEqual([]);
+  process.stdout.write(`check ${performance.now() - began}\n`);
+  // About two seconds where this was written.
+  expect(performance.now() - began).toBeLessThan(60_000);
+});
