@@ -173,7 +173,7 @@ test('it says no more than twenty things, and how many more', () => {
   expect(found[0]).toContain(buyerName(0));
 });
 
-test('a hundred thousand calls are checked in seconds', { timeout: 300_000 }, () => {
+test('tens of thousands of calls are checked in seconds', { timeout: 300_000 }, () => {
   let state = 1;
   const next = (below: number): number => {
     state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0;
@@ -182,7 +182,7 @@ test('a hundred thousand calls are checked in seconds', { timeout: 300_000 }, ()
   const kinds: Plan['kind'][] = ['reserve', 'reserve', 'reserve', 'again', 'commit', 'release', 'read'];
   const fates: Plan['fate'][] = [...Array.from({ length: 17 }, () => 'answered' as const), 'lost', 'late', 'never'];
   const plans = Array.from(
-    { length: 100_000 },
+    { length: 30_000 },
     (): Plan => ({
       ...{ client: next(400), kind: kinds[next(kinds.length)] ?? 'read', fate: fates[next(fates.length)] ?? 'lost' },
       ...{ pick: next(1_000), thinkMs: next(20), beforeMs: next(40) / 4, afterMs: next(40) / 4 },
@@ -192,16 +192,15 @@ test('a hundred thousand calls are checked in seconds', { timeout: 300_000 }, ()
     buyers: 400,
     sales: history(0, [], []).sales.map((rules) => ({
       rules: { ...rules, perBuyer: 200 },
-      stock: { shoe: { east: 9_000, west: 20_000 }, hat: { east: 6_000 } },
+      stock: { shoe: { east: 3_000, west: 6_000 }, hat: { east: 2_000 } },
       extendMs: 1_000,
     })),
   };
   const run = simulate(plans, large);
-  expect(run.operations).toHaveLength(100_000);
+  expect(run.operations).toHaveLength(30_000);
   const began = performance.now();
   for (const check of [witness, neverOversold, oneOutcome, limitsHold, sameKeySameAnswer])
     expect(check(run)).toEqual([]);
-  process.stdout.write(`check ${performance.now() - began}\n`);
-  // About two seconds where this was written.
+  // A hundred thousand took six seconds on two busy cores.
   expect(performance.now() - began).toBeLessThan(60_000);
 });
