@@ -97,11 +97,19 @@ function follow(steps: readonly Step[], place: Place): { place: Place; returnMs:
   for (;;) {
     if (place.left === 0) return null;
     const next: { place: Place; returnMs: number }[] = [];
+    const [answered, open] = callable(steps, place);
+    /** Keys of which an answer doesn't fit yet. */
+    const unfit = new Set<string>();
     let quiet = false;
-    for (const i of callable(steps, place)) {
+    for (const i of [...answered, ...open]) {
       const step = steps[i];
-      const state = step?.apply(place.state);
-      if (!step || !state) continue;
+      if (!step || (step.waitsFor === 'any' && unfit.size === 0)) continue;
+      if (step.waitsFor === 'its key' && !unfit.has(step.key)) continue;
+      const state = step.apply(place.state);
+      if (!state) {
+        if (step.returnMs < Number.POSITIVE_INFINITY) unfit.add(step.key);
+        continue;
+      }
       if (state === place.state) {
         mark(steps, place, i);
         quiet = true;
@@ -121,8 +129,8 @@ function mark(steps: readonly Step[], place: Place, i: number): void {
   while (place.from < steps.length && isDone(place.done, place.from)) place.from++;
 }
 
-/** Steps not done that were called before any of the others returned; of those alike only the first. */
-function callable(steps: readonly Step[], { done, from }: Place): number[] {
+/** Steps not done that were called before any of the others returned, answered and open; of those alike only the first. */
+function callable(steps: readonly Step[], { done, from }: Place): [number[], number[]] {
   let returnMs = Number.POSITIVE_INFINITY;
   const found: number[] = [];
   const alike = new Set<string>();
@@ -135,5 +143,7 @@ function callable(steps: readonly Step[], { done, from }: Place): number[] {
     if (step.alike !== null) alike.add(step.alike);
     found.push(i);
   }
-  return found.filter((i) => (steps[i]?.callMs ?? 0) <= returnMs);
+  const now = found.filter((i) => (steps[i]?.callMs ?? 0) <= returnMs);
+  const isOpen = (i: number): boolean => steps[i]?.returnMs === Number.POSITIVE_INFINITY;
+  return [now.filter((i) => !isOpen(i)), now.filter(isOpen)];
 }

@@ -16,6 +16,13 @@ export type Step = {
   apply(state: SaleState): SaleState | null;
   /** Unanswered steps of one class do the same, and nobody ever looks at which of them it was. */
   alike: string | null;
+  /** The reservation's key, or the change. */
+  key: string;
+  /**
+   * What an unanswered step can wait for, and lose no order by it: an answer that doesn't fit yet, of its own key or of any;
+   * null: nothing.
+   */
+  waitsFor: 'its key' | 'any' | null;
 };
 
 export type SaleObject = { steps: Step[]; start: SaleState; trouble: string | null };
@@ -179,6 +186,7 @@ export function saleObject({ facts }: History, rules: SaleRules, operations: rea
   };
 
   const known = evidence(operations);
+  const simple = [...placesOf.values()].every((of) => of.length === 1);
   const steps = operations
     .filter((operation) => known.counts(operation))
     .map((operation): Step => {
@@ -189,8 +197,18 @@ export function saleObject({ facts }: History, rules: SaleRules, operations: rea
           : call.kind === 'adjust'
             ? adjust(operation, call)
             : settle(operation, call.kind, call.reservation);
+      // A commit shows only to calls of its key. Where each SKU has one warehouse nothing hangs on the order of two takings.
+      const waitsFor = answered
+        ? null
+        : call.kind === 'commit'
+          ? ('its key' as const)
+          : simple
+            ? ('any' as const)
+            : null;
       return {
         operation,
+        waitsFor,
+        key: known.keyOf(operation),
         callMs: answered?.answer.code === 'sold-out' ? callMs - staleMs : callMs,
         returnMs: answered?.atMs ?? Number.POSITIVE_INFINITY,
         apply,
@@ -204,7 +222,7 @@ export function saleObject({ facts }: History, rules: SaleRules, operations: rea
 function evidence(operations: readonly Operation[]) {
   const keyOf = ({ call, buyer }: Operation): string => {
     if (call.kind === 'reserve') return `${buyer}/${keyDigest(call.key)}`;
-    if (call.kind === 'adjust') return '';
+    if (call.kind === 'adjust') return `change ${call.id}`;
     const ref = decodeReservationId(call.reservation);
     return `${ref?.buyer}/${ref?.key}`;
   };
@@ -227,6 +245,7 @@ function evidence(operations: readonly Operation[]) {
   }
   return {
     trouble,
+    keyOf,
     counts(operation: Operation): boolean {
       const { call, answered } = operation;
       // That the sale hasn't such a SKU says nothing of its units.
