@@ -16,6 +16,16 @@ export const liesToTheOthers: Lie[] = [
     ),
   },
   {
+    name: 'stock is taken away that is not there',
+    by: { neverOversold: /below zero/, witness: /leaves -/ },
+    tell: change(
+      (history) => history.facts.find((fact) => fact.kind === 'adjusted'),
+      (fact) => {
+        if ('units' in fact) fact.units -= 1_000;
+      },
+    ),
+  },
+  {
     name: 'a commit moves a unit too many',
     by: { neverOversold: /below zero|reserved in the end/, oneOutcome: /not all lines together/, witness: /moved/ },
     tell: change(

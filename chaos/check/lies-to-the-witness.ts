@@ -259,6 +259,29 @@ export const liesToTheWitness: Lie[] = [
     ),
   },
   {
+    name: 'one extension counts as two',
+    by: { witness: /was extended 2 times, 1 s in all/ },
+    tell: change(
+      (history) =>
+        lie
+          .reservedOf(history)
+          .find((fact) => fact.extensions === 1 && fact.lastExpiresAtMs === fact.expiresAtMs + 1_000),
+      (fact) => {
+        fact.extensions = 2;
+      },
+    ),
+  },
+  {
+    name: 'a hold is extended more often than its sale allows',
+    by: { witness: /of 0 that the sale allows/ },
+    tell: change(
+      (history) => lie.reservedOf(history).find(({ extensions }) => extensions > 0),
+      (_, { sales }) => {
+        for (const sale of sales) sale.extensions = 0;
+      },
+    ),
+  },
+  {
     name: 'a hold is in the ledger twice',
     by: { witness: /twice/, oneOutcome: /was reserved before/, sameKeySameAnswer: /holds twice/ },
     tell: change(
