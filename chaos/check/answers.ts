@@ -1,6 +1,6 @@
 /** Whether an answer is one that the replayed facts give, at some point between its call and it. */
 import type { Answer, Call, Line, Operation, SaleRules } from '../history.ts';
-import type { Effect, Effects, Order } from './effects.ts';
+import { type Effect, type Effects, firstAtLeast, type Order } from './effects.ts';
 import {
   bodyOf,
   factText,
@@ -22,8 +22,8 @@ export type Context = {
   rules: SaleRules;
   effects: Effects;
   order: Order;
-  /** The shard's, in sequence. */
-  ofShard: readonly Effect[];
+  /** The shard's time at each of its sequences: `seqs` grow. */
+  times: { seqs: number[]; atMs: number[] };
   story: SaleStory | undefined;
 };
 
@@ -76,7 +76,7 @@ const expiryDiffers = (toldMs: number, knownMs: number[]): string | null =>
 /** Sequences of the window at which one of the numbers may be another than before: where a predicate is to be tried. */
 function* moments({ low, high }: Window, numbers: (Steps | undefined)[], seqs: number[] = []): Generator<number> {
   yield low;
-  const places = numbers.map((steps) => (steps ? upper(steps.seqs, low) : 0));
+  const places = numbers.map((steps) => (steps ? firstAtLeast(steps.seqs, low + 1) : 0));
   for (;;) {
     let next = Number.POSITIVE_INFINITY;
     numbers.forEach((steps, i) => {
@@ -91,31 +91,9 @@ function* moments({ low, high }: Window, numbers: (Steps | undefined)[], seqs: n
   for (const seq of seqs) if (seq > low && seq <= high) yield seq;
 }
 
-/** The index of the first sequence after `seq`. */
-function upper(seqs: readonly number[], seq: number): number {
-  let [low, high] = [0, seqs.length];
-  while (low < high) {
-    const middle = (low + high) >> 1;
-    if ((seqs[middle] ?? 0) <= seq) low = middle + 1;
-    else high = middle;
-  }
-  return low;
-}
-
 /** The shard's time can't have been later than this when it was at `seq`; a hold that was over, the sweeper has ended. */
-function latestMs({ ofShard }: Context, seq: number): number {
-  const next = ofShard[upperOf(ofShard, seq)];
-  return (next ?? ofShard.at(-1))?.fact.atMs ?? Number.NEGATIVE_INFINITY;
-}
-
-function upperOf(ofShard: readonly Effect[], seq: number): number {
-  let [low, high] = [0, ofShard.length];
-  while (low < high) {
-    const middle = (low + high) >> 1;
-    if ((ofShard[middle]?.fact.seq ?? 0) <= seq) low = middle + 1;
-    else high = middle;
-  }
-  return low;
+function latestMs({ times: { seqs, atMs } }: Context, seq: number): number {
+  return atMs[firstAtLeast(seqs, seq + 1)] ?? atMs.at(-1) ?? Number.NEGATIVE_INFINITY;
 }
 
 /** Whether the key was in use at a sequence, so that a reserve is answered from memory, and not refused. */
@@ -151,7 +129,7 @@ function refusedReserve(
   const short = (seq: number): boolean => wanted.some(([, quantity], i) => valueAt(available[i], seq) < quantity);
   const once = (within: Window, right: (seq: number) => boolean): boolean => {
     // A key is forgotten between facts: the end of the window is tried too.
-    const last = Math.min(within.high, context.ofShard.at(-1)?.fact.seq ?? 0);
+    const last = Math.min(within.high, context.times.seqs.at(-1) ?? 0);
     for (const seq of moments(within, [...available, owned], [last])) if (right(seq)) return true;
     return false;
   };
@@ -239,9 +217,10 @@ function ofReservation(
   if (state !== 'held' && !endedBy([state])) return `${endText(end)}: it was not ${state} by then.`;
   if (state === 'held') {
     if (end && end.seq <= window.low) return `${endText(end)}: it was not held any more.`;
-    const before = context.ofShard[upperOf(context.ofShard, window.low) - 1]?.fact.atMs ?? 0;
-    if (before >= fact.lastExpiresAtMs)
-      return `it was over since ${fact.lastExpiresAtMs}, and a fact of ${before} was before.`;
+    const { seqs, atMs } = context.times;
+    const sinceMs = atMs[firstAtLeast(seqs, window.low + 1) - 1] ?? 0;
+    if (sinceMs >= fact.lastExpiresAtMs)
+      return `it was over since ${fact.lastExpiresAtMs}, and a fact of ${sinceMs} was before.`;
   }
   return differs(reservation, fact) ?? wrongExpiry(call, state, expiresAtMs, fact);
 }

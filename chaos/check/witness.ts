@@ -18,19 +18,21 @@ export function witness(history: History): Finding[] {
       checkRealTime(ofShard, findings);
       checkTimes(ofShard, effects, findings);
       checkCauses(ofShard, effects, findings);
-      return [shard, { order: orderOf(ofShard), ofShard, stories: replay(ofShard, effects.saleOf, findings) }];
+      const times = { seqs: ofShard.map(({ fact }) => fact.seq), atMs: ofShard.map(({ fact }) => fact.atMs) };
+      return [shard, { order: orderOf(ofShard), times, stories: replay(ofShard, effects.saleOf, findings) }];
     }),
   );
+  const nothing = { order: orderOf([]), times: { seqs: [], atMs: [] }, stories: new Map() };
   for (const operation of history.operations) {
     const rules = effects.saleById.get(operation.saleId);
     if (!rules || !operation.answered) continue;
-    const shard = shards.get(rules.shard) ?? { order: orderOf([]), ofShard: [], stories: new Map() };
-    const { order, ofShard, stories } = shard;
+    const shard = shards.get(rules.shard) ?? nothing;
+    const { order, times, stories } = shard;
     const why = checkAnswer(operation, operation.answered, {
       rules,
       effects,
       order,
-      ofShard,
+      times,
       story: stories.get(rules.saleId),
     });
     if (why) findings.add(`${operationText(operation)}: ${why}`);
