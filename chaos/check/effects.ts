@@ -122,7 +122,7 @@ export function effectsOf({ sales, operations, facts }: History): Effects {
       const end = ends.get(id);
       // That it reads `expired` says nothing of a fact: time alone makes it so.
       if (call.kind !== 'reserve' && state !== 'expired' && end?.fact.kind === state) shows(end);
-    } else if (answer.code === 'reservation-ended' && 'reservation' in call) shows(reservedById.get(call.reservation));
+    }
   }
 
   return {

@@ -127,6 +127,18 @@ describe('real time', () => {
     const found = witness(history(9, [asked(3, 0, 10, a), asked(2, callMs, 30, b)], [b, a]));
     expect(found).toHaveLength(findings);
   });
+  test('a change is of the call that asked for just that', () => {
+    const adjust = (callMs: number, delta: number): Operation => ({
+      ...asked(9, callMs, null, {}),
+      call: { kind: 'adjust', id: 'c', sku: 'shoe', warehouse: 'east', delta },
+    });
+    const change: Fact = {
+      ...{ shard: 0, no: 1, seq: 2, atMs: shardMs, kind: 'restocked', id: 'c' },
+      ...{ sku: 'shoe', warehouse: 'east', units: 2 },
+    };
+    const found = witness(history(9, [adjust(0, 1), asked(3, 0, 10, a), adjust(20, 2)], [change, a]));
+    expect(found.join()).toMatch(/stands after restocked c/);
+  });
   test('what nobody was answered may happen late, and not before its call', () => {
     const late = asked(3, 0, null, {});
     expect(witness(history(9, [late, asked(2, 5, 10, b)], [b, a]))).toEqual([]);
