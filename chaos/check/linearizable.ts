@@ -143,7 +143,6 @@ function callable(steps: readonly Step[], { done, from }: Place): [number[], num
     if (step.alike !== null) alike.add(step.alike);
     found.push(i);
   }
-  const now = found.filter((i) => (steps[i]?.callMs ?? 0) <= returnMs);
   const isOpen = (i: number): boolean => steps[i]?.returnMs === Number.POSITIVE_INFINITY;
-  return [now.filter((i) => !isOpen(i)), now.filter(isOpen)];
+  return [found.filter((i) => !isOpen(i)), found.filter(isOpen)];
 }

@@ -102,6 +102,18 @@ describe('a purchase limit', () => {
   });
 });
 
+describe('too few left', () => {
+  test.each([
+    ['of one, for two', 1, 0, 0],
+    ['of none: that is sold out', 0, 0, 1],
+    ['for a buyer over the limit, who is told of that', 1, 1, 1],
+  ])('%s', (_, units, perBuyer, findings) => {
+    const two = asked(9, 5, 10, { code: 'insufficient-stock' });
+    two.call = { kind: 'reserve', key: 'k', lines: [{ sku: 'shoe', quantity: 2 }] };
+    expect(witness(history(units, [two], [], perBuyer))).toHaveLength(findings);
+  });
+});
+
 describe('an answer that says nothing was taken', () => {
   const fact = reserved(2);
   const replayed = asked(2, 20, 30, fact);
