@@ -199,6 +199,16 @@ const lies: { name: string; tell: lie.Tell }[] = [
     ),
   },
   {
+    name: 'what is committed can’t be committed again',
+    tell: change(
+      (history) => successful(history, 'commit'),
+      (one, history) => {
+        const answer = { status: 409, code: 'reservation-ended', reservation: null, replayed: false };
+        lie.add(history, one.saleId, one.buyer, one.call, answer);
+      },
+    ),
+  },
+  {
     name: 'a reservation that was answered is gone later',
     tell: change(
       (history) => lie.grants(history)[0],

@@ -168,6 +168,14 @@ describe('a hold that is over', () => {
   test('ends before the sweeper comes', () => {
     expect(witness(history(9, others(holdMs), [fact, next(holdMs), swept]))).toEqual([]);
   });
+  test('is not read as held once a fact of a later time was answered', () => {
+    const read = asked(2, 60, 70, fact);
+    read.call = { kind: 'read', reservation: granted(fact).reservation?.id ?? '' };
+    const of = (atMs: number): History =>
+      history(9, [asked(2, 0, 10, fact), asked(3, 40, 50, next(atMs)), read], [fact, next(atMs), swept]);
+    expect(witness(of(holdMs - 1))).toEqual([]);
+    expect(witness(of(holdMs)).join()).toMatch(/it was over since/);
+  });
   test('does not end before its time', () => {
     expect(witness(history(9, others(holdMs - 1), [fact, next(holdMs - 1), swept])).join()).toMatch(/had not ended so/);
   });
