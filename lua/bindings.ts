@@ -369,7 +369,7 @@ export type ReadReservationsAnswer = {
 /** reservations as they stand now; a hold past its time reads as expired, swept or not. */
 export const readReservationsCommand: ShardCommand<ReadReservationsArgs, ReadReservationsAnswer> = {
   name: 'read_reservations',
-  readOnly: true,
+  readOnly: false,
   encode: (header, args) => {
     const w = new Writer();
     writeHeader(w, header);

@@ -219,3 +219,16 @@ test.each([[saleCodes.paused], [saleCodes.closed]])('a hold outlives its sale’
   expect(await act(shard, 'extend', [{ ...ref, seconds: 1 }])).toEqual(['ok held']);
   expect(await act(shard, 'commit', [ref])).toEqual(['ok committed']);
 });
+
+test('the time at which a hold was read as expired is kept: the clock may go back, what was told may not', async () => {
+  const shard = await openTestShard(server);
+  await makeSale(shard, { holdMs: 50, stock: { shoe: { east: 1 } } });
+  const [held] = await reserve(shard, [{}]);
+  const at = async (): Promise<number> => Number(await shard.redis.hget(`${shard.prefix}shard`, 'at'));
+  const keptMs = await at();
+  const ref = reference(held?.seq ?? 0);
+  expect(await act(shard, 'read', [ref])).toEqual(['ok held']);
+  expect(await at()).toBe(keptMs);
+  await expect.poll(() => act(shard, 'read', [ref]), { interval: 5 }).toEqual(['ok expired']);
+  expect(await at()).toBeGreaterThanOrEqual(held?.expiresAt ?? Number.POSITIVE_INFINITY);
+});
