@@ -63,7 +63,7 @@ function planOf(seed: number, prepared: Prepared, control: Control | null) {
   const replica = wanted.replica ?? random.chance(0.2);
   const transport = wanted.transport ?? (random.chance(0.3) ? 'kafka' : 'direct');
   const drawn = random.pick(replica ? (['fsync', 'replicated'] as const) : (['fsync', 'fsync', 'memory'] as const));
-  const durability: SaleRules['durability'] = control ? 'fsync' : drawn;
+  const durability: SaleRules['durability'] = control ? 'fsync' : (prepared.durability ?? drawn);
   return { random, bed: { ...wanted, replica, transport }, durability };
 }
 

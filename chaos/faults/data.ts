@@ -111,6 +111,8 @@ export const dataFaults: Record<string, Fault> = {
     mayLose: true,
     prepare: async () => ({
       bed: { replica: true },
+      // Under `replicated` nothing would be told once the only replica is promoted.
+      durability: 'fsync',
       async strike({ bed, crowd, random, struck, wentBack }) {
         // From here on it lags: the primary sells on, and nobody is told.
         await onValkey(bed, 'replica', (redis) => redis.replicaof('NO', 'ONE'));

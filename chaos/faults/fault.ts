@@ -2,6 +2,7 @@
 import { systemClock } from '../../kernel/clock.ts';
 import type { Bed, BedOptions, Member } from '../bed.ts';
 import type { Crowd } from '../crowd.ts';
+import type { SaleRules } from '../history.ts';
 import type { Random } from '../random.ts';
 import type { Requirement } from '../requirements.ts';
 
@@ -24,8 +25,12 @@ export type Fault = {
   /** Called once a run, with the run's folder, before anything is started. */
   prepare(folder: string): Promise<Prepared>;
 };
-/** `bed`: what the bed must have; the seed chooses the rest. */
-export type Prepared = { bed: Partial<BedOptions>; strike(scene: Scene): Promise<void> };
+/** `bed`, `durability`: what there must be; the seed chooses the rest. */
+export type Prepared = {
+  bed: Partial<BedOptions>;
+  durability?: SaleRules['durability'];
+  strike(scene: Scene): Promise<void>;
+};
 
 export const wait = (ms: number): Promise<void> => systemClock.wait(ms);
 export const rest = (random: Random, fromMs: number, toMs: number): Promise<void> => wait(random.int(fromMs, toMs));
