@@ -23,7 +23,8 @@ export const invariants = [
   'one-outcome',
   'same-key-same-answer',
 ] as const;
-export type Finding = { invariant: (typeof invariants)[number]; detail: string };
+export type Invariant = (typeof invariants)[number];
+export type Finding = { invariant: Invariant; detail: string };
 
 /** Looks after every event; answers what is wrong. */
 export function watchOver(database: Database): () => Finding | null {
@@ -139,18 +140,21 @@ function lookAtLedger(shard: ShardTables, add: Add): void {
     add('no-gap-no-fork', `the watermark is ${shard.row.watermark}, the last batch's end ${next - 1}`);
 }
 
-/** Whether a rebuild said that what has this sequence of this epoch may be lost. */
+/**
+ * Whether a rebuild said that what has this sequence of this epoch may be lost: in its range, or because engines had fallen
+ * silent that may have told buyers more than they reported.
+ */
 function isReported(tables: Tables, epoch: number, seq: number): boolean {
-  return [...tables.rebuilds.values()].some(
-    ({ lost, epoch: next }) => lost !== null && epoch < next && seq >= lost.from && seq <= lost.to,
+  const later = [...tables.rebuilds.values()].filter((one) => epoch < one.epoch);
+  return (
+    later.some(({ lost }) => lost !== null && seq >= lost.from && seq <= lost.to) ||
+    (later.some((one) => seq > one.seq) && later.some(({ report }) => (report?.silentEngines ?? 0) > 0))
   );
 }
 
-/** Whether a rebuild has left out what has this sequence of this epoch, and none said that engines may have told more. */
-function isUntold(tables: Tables, epoch: number, seq: number): boolean {
-  const rebuilds = [...tables.rebuilds.values()].filter((one) => epoch < one.epoch);
-  if (!rebuilds.some((one) => seq > one.seq) || isReported(tables, epoch, seq)) return false;
-  return rebuilds.every(({ report }) => !report?.silentEngines);
+/** Whether a rebuild has left out what has this sequence of this epoch. */
+function isLeftOut(tables: Tables, epoch: number, seq: number): boolean {
+  return [...tables.rebuilds.values()].some((one) => epoch < one.epoch && seq > one.seq);
 }
 
 function lookAtAnswers(tables: Tables, shard: ShardTables, told: Acknowledged[], add: Add): void {
@@ -161,7 +165,7 @@ function lookAtAnswers(tables: Tables, shard: ShardTables, told: Acknowledged[],
     const mine = row?.buyer === buyer && row.key === key;
     const about = `${buyer}/${key} ${seq} of epoch ${epoch}`;
     const excused = (at: number): boolean => orphan || isReported(tables, epoch, at);
-    if (kind === 'reserved' && !mine && orphan && isUntold(tables, epoch, seq))
+    if (kind === 'reserved' && !mine && orphan && isLeftOut(tables, epoch, seq) && !isReported(tables, epoch, seq))
       add('loss-is-told', `${about} was reserved by an engine that then fell silent, and no rebuild says so`);
     if (kind === 'reserved' && !mine && !excused(seq))
       add('no-ack-lost', `${about} was reserved, and the ledger has it not`);

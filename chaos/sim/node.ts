@@ -28,6 +28,7 @@ export type Seams = {
   carrier?(carrier: Carrier): Carrier;
   valkey?(valkey: Valkey): Valkey;
   target?(target: RebuildTarget): RebuildTarget;
+  /** In the place of a look at Kafka, and of reading it once more. */
   drained?(): Promise<boolean>;
 };
 
@@ -107,7 +108,9 @@ export function startNode(options: NodeOptions): Node {
 
   const apply = (shard: number, batches: Batch[]) => applyBatches(store, shard, batches);
   const replayOf = (from: number, to: number) =>
-    kafka ? (take: (batches: Batch[]) => Promise<void>) => kafka.replay(process, from, to, take) : null;
+    kafka && !seams.drained
+      ? (take: (batches: Batch[]) => Promise<void>) => kafka.replay(process, from, to, take)
+      : null;
 
   /** As cli/compose.ts does it. */
   const rebuild = async (shard: number): Promise<void> => {

@@ -2,9 +2,11 @@
 
 import type { LedgerStore, ShardTransaction } from '../../ledger/store.ts';
 import { expireCommand, outboxTrimCommand } from '../../lua/bindings.ts';
+import type { Invariant } from './checks.ts';
 import type { Seams } from './node.ts';
 
-export type Planted = { name: string; seams: Seams };
+/** `by`: the invariants of which one must be named; `within`: so many seeds. */
+export type Planted = { name: string; by: Invariant[]; within: number; seams: Seams };
 
 /** A store whose transactions are changed. */
 const inTransaction =
@@ -24,6 +26,8 @@ const emptyAnswer = (bytes: number): Buffer => Buffer.alloc(bytes);
 export const planted: Planted[] = [
   {
     name: 'the ledger adds balances twice',
+    by: ['never-stopped', 'both-sides-agree'],
+    within: 20,
     seams: {
       store: inTransaction((on) => ({
         ...on,
@@ -41,6 +45,8 @@ export const planted: Planted[] = [
   },
   {
     name: 'the ledger applies what it has once more',
+    by: ['never-stopped', 'converges'],
+    within: 20,
     seams: {
       // As if it looked at no watermark.
       store: inTransaction((on) => ({
@@ -51,6 +57,8 @@ export const planted: Planted[] = [
   },
   {
     name: 'the watermark moves without its events',
+    by: ['never-stopped', 'both-sides-agree', 'no-ack-lost'],
+    within: 20,
     seams: {
       store: inTransaction((on) => ({
         ...on,
@@ -62,6 +70,8 @@ export const planted: Planted[] = [
   },
   {
     name: 'the carrier drops and says done',
+    by: ['converges'],
+    within: 20,
     seams: {
       carrier: (plain) => ({
         ...plain,
@@ -74,6 +84,8 @@ export const planted: Planted[] = [
   },
   {
     name: 'the outbox is trimmed before the ledger has it',
+    by: ['converges', 'never-stopped'],
+    within: 20,
     seams: {
       valkey: (plain) => ({
         ...plain,
@@ -89,6 +101,8 @@ export const planted: Planted[] = [
   },
   {
     name: 'an epoch is granted without comparing',
+    by: ['no-ack-lost', 'one-history', 'never-stopped', 'converges'],
+    within: 800,
     seams: {
       authority: (plain) => ({
         ...plain,
@@ -102,12 +116,16 @@ export const planted: Planted[] = [
   },
   {
     name: 'engines report no sightings',
+    by: ['no-ack-lost', 'one-history'],
+    within: 200,
     seams: {
       authority: (plain) => ({ ...plain, report: (engine, runId) => plain.report(engine, runId, []) }),
     },
   },
   {
     name: 'the fence is forgotten',
+    by: ['no-ack-lost', 'one-history'],
+    within: 800,
     seams: {
       // Neither the header nor the opening says what this engine has seen.
       valkey: (plain) => ({
@@ -122,16 +140,9 @@ export const planted: Planted[] = [
     },
   },
   {
-    name: 'a new run doesn’t wait for living engines',
-    seams: {
-      authority: (plain) => ({
-        ...plain,
-        sightings: async (shard, closed, runId) => ({ ...(await plain.sightings(shard, closed, runId)), awaited: 0 }),
-      }),
-    },
-  },
-  {
     name: 'an answer is given before it is done',
+    by: ['no-ack-lost', 'one-history'],
+    within: 20,
     seams: {
       valkey: (plain) => ({
         ...plain,
@@ -149,6 +160,8 @@ export const planted: Planted[] = [
   },
   {
     name: 'nothing is swept',
+    by: ['converges'],
+    within: 20,
     seams: {
       valkey: (plain) => ({
         ...plain,
@@ -159,6 +172,8 @@ export const planted: Planted[] = [
   },
   {
     name: 'a rebuild drains nothing',
+    by: ['rebuild-keeps-what-is-there'],
+    within: 400,
     seams: {
       target: (plain) => ({
         ...plain,
@@ -169,10 +184,14 @@ export const planted: Planted[] = [
   },
   {
     name: 'a rebuild reports no loss',
+    by: ['no-ack-lost'],
+    within: 200,
     seams: { store: store((plain) => ({ closeEpoch: (shard, how) => plain.closeEpoch(shard, { ...how, most: 0 }) })) },
   },
   {
     name: 'a rebuild forgets what is held',
+    by: ['converges', 'both-sides-agree'],
+    within: 100,
     seams: {
       target: (plain) => ({
         ...plain,
@@ -187,16 +206,14 @@ export const planted: Planted[] = [
   },
   {
     name: 'a rebuild clears nothing',
+    by: ['never-stopped', 'both-sides-agree', 'converges'],
+    within: 100,
     seams: { target: (plain) => ({ ...plain, clear: async () => undefined }) },
   },
   {
-    name: 'a closed epoch’s events are taken for history',
-    seams: {
-      store: inTransaction((on) => ({ ...on, row: on.row && { ...on.row, closedEpoch: 0, closedSeq: 0 } })),
-    },
-  },
-  {
-    name: 'a rebuild fences nobody',
+    name: 'a rebuild drains a part',
+    by: ['never-stopped'],
+    within: 400,
     seams: {
       target: (plain) => ({
         ...plain,
@@ -206,6 +223,8 @@ export const planted: Planted[] = [
   },
   {
     name: 'Kafka is never waited for',
+    by: ['rebuild-keeps-what-is-there', 'no-ack-lost'],
+    within: 800,
     seams: { drained: () => Promise.resolve(true) },
   },
 ];

@@ -44,12 +44,15 @@ export function writeRows(tables: Tables, shard: ShardTables, rows: Rows): () =>
         if (had) set(shard.sales, sale, { ...had, state: text(state ?? '') });
         continue;
       }
+      // What is sent is looked at, used or not.
+      text(stockDigest);
+      json(settings);
+      const place = tables.saleIds.get(text(id));
       if (!had) {
-        const place = tables.saleIds.get(text(id));
         must(place === undefined, 'duplicate key value violates unique constraint "sale_id_key"');
         set(tables.saleIds, id, `${shard.row.shard}/${sale}`);
-        set(shard.sales, sale, { sale, id, settings: json(settings), stockDigest: text(stockDigest), state: 'open' });
-      } else set(shard.sales, sale, { ...had, settings: json(settings) });
+        set(shard.sales, sale, { sale, id, settings, stockDigest, state: 'open' });
+      } else set(shard.sales, sale, { ...had, settings });
     }
     for (const { sale, sku, warehouse, seq } of rows.opened) {
       const key = `${sale}/${text(sku)}/${text(warehouse)}`;

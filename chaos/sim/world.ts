@@ -31,7 +31,7 @@ export type SeedReport = {
 };
 
 const faultsUntilMs = 5_000;
-const drainMs = 180_000;
+const drainMs = 120_000;
 const lookMs = 250;
 
 export async function runSeed(seed: number, real: RealServer, seams: Seams = {}): Promise<SeedReport> {
