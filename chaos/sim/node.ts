@@ -28,8 +28,6 @@ export type Seams = {
   carrier?(carrier: Carrier): Carrier;
   valkey?(valkey: Valkey): Valkey;
   target?(target: RebuildTarget): RebuildTarget;
-  /** In the place of a look at Kafka, and of reading it once more. */
-  drained?(): Promise<boolean>;
 };
 
 export type Node = {
@@ -103,14 +101,12 @@ export function startNode(options: NodeOptions): Node {
   });
   const valkey = seams.valkey?.(plainValkey) ?? plainValkey;
   const node: Node = { name, process, roles, shards: null, engine: '', answered: null };
-  const drained = seams.drained ?? (() => kafka?.drained(process) ?? Promise.resolve(true));
+  const drained = () => kafka?.drained(process) ?? Promise.resolve(true);
   const { outboxEvents, rememberSeconds } = options;
 
   const apply = (shard: number, batches: Batch[]) => applyBatches(store, shard, batches);
   const replayOf = (from: number, to: number) =>
-    kafka && !seams.drained
-      ? (take: (batches: Batch[]) => Promise<void>) => kafka.replay(process, from, to, take)
-      : null;
+    kafka ? (take: (batches: Batch[]) => Promise<void>) => kafka.replay(process, from, to, take) : null;
 
   /** As cli/compose.ts does it. */
   const rebuild = async (shard: number): Promise<void> => {

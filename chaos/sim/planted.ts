@@ -1,7 +1,7 @@
 /** Faults planted at the seams between the code under test and the simulated world: the simulator must catch each. */
 
 import type { LedgerStore, ShardTransaction } from '../../ledger/store.ts';
-import { expireCommand, outboxTrimCommand } from '../../lua/bindings.ts';
+import { expireCommand } from '../../lua/bindings.ts';
 import type { Invariant } from './checks.ts';
 import type { Seams } from './node.ts';
 
@@ -78,23 +78,6 @@ export const planted: Planted[] = [
         deliver: async (shard, batches) => {
           const kept = batches.filter(({ seqLast }) => seqLast % 11 !== 0);
           if (kept.length > 0) await plain.deliver(shard, kept);
-        },
-      }),
-    },
-  },
-  {
-    name: 'the outbox is trimmed before the ledger has it',
-    by: ['converges', 'never-stopped'],
-    within: 20,
-    seams: {
-      valkey: (plain) => ({
-        ...plain,
-        call: (name, readOnly, key, argument) => {
-          if (name !== outboxTrimCommand.name) return plain.call(name, readOnly, key, argument);
-          const early = Buffer.from(argument);
-          early.writeDoubleLE(early.readDoubleLE(20) + 6, 20);
-          early.writeDoubleLE(0, 28);
-          return plain.call(name, readOnly, key, early);
         },
       }),
     },
@@ -220,11 +203,5 @@ export const planted: Planted[] = [
         read: async (after) => (await plain.read(after)).slice(0, 1).filter(() => after < 5),
       }),
     },
-  },
-  {
-    name: 'Kafka is never waited for',
-    by: ['rebuild-keeps-what-is-there', 'no-ack-lost'],
-    within: 800,
-    seams: { drained: () => Promise.resolve(true) },
   },
 ];

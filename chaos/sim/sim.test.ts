@@ -36,7 +36,8 @@ test('a seed replays exactly, alone or among others, and another seed is another
 });
 
 test('quick seeds are clean, and things did go wrong in them', { timeout: 300_000 }, async () => {
-  const reports = await reportsOf(upTo(Number(process.env.STAMPEDE_SEEDS ?? 400)));
+  const count = Number(process.env.STAMPEDE_SEEDS ?? 400);
+  const reports = await reportsOf(upTo(count));
   expect(
     reports.filter(({ findings }) => findings.length > 0).map(({ seed, findings }) => ({ seed, findings })),
   ).toEqual([]);
@@ -50,8 +51,8 @@ test('quick seeds are clean, and things did go wrong in them', { timeout: 300_00
     'Postgres away',
   ];
   expect([...struck]).toEqual(expect.arrayContaining([...wanted, 'answer lost', 'killed while it rebuilt']));
-  expect(reports.reduce((sum, { rebuilds }) => sum + rebuilds, 0)).toBeGreaterThan(50);
-  expect(reports.reduce((sum, { acknowledged }) => sum + acknowledged, 0)).toBeGreaterThan(10_000);
+  expect(reports.reduce((sum, { rebuilds }) => sum + rebuilds, 0)).toBeGreaterThan(count / 10);
+  expect(reports.reduce((sum, { acknowledged }) => sum + acknowledged, 0)).toBeGreaterThan(count * 25);
 });
 
 test.for(planted)('$name: caught', { timeout: 300_000 }, async ({ seams, by, within }, { annotate }) => {
