@@ -90,6 +90,16 @@ describe('/openapi.json', () => {
     }
   });
 
+  it('has no pattern that clients’ tools in other languages can’t read', () => {
+    const patterns = [...JSON.stringify(document).matchAll(/"pattern":("(?:[^"\\]|\\.)*")/g)];
+    expect(patterns.length).toBeGreaterThan(5);
+    for (const [, text = '""'] of patterns) {
+      // Classes of Unicode, and what works with JavaScript's flag `u` alone.
+      expect(JSON.parse(text)).not.toMatch(/\\[pPu]/);
+      expect(() => new RegExp(JSON.parse(text) as string)).not.toThrow();
+    }
+  });
+
   it('says what is really answered', async () => {
     const stock = [{ sku: 'a', warehouse: 'w', quantity: 5 }];
     const opensAt = '2020-01-01T00:00:00Z';

@@ -68,6 +68,9 @@ describe('PUT a sale', () => {
   it.each<[string, object, string]>([
     ['no title', { title: undefined }, '/title'],
     ['an empty title', { title: '' }, '/title'],
+    ['a control character in the title', { title: 'a\u0000' }, '/title'],
+    ['another control character in it', { title: 'a\u009f' }, '/title'],
+    ['half a surrogate pair in it', { title: 'a\ud800' }, '/title'],
     ['a title of 201 characters', { title: 'x'.repeat(201) }, '/title'],
     ['a time in words', { opensAt: 'tomorrow' }, '/opensAt'],
     ['a time without a zone', { opensAt: '2026-12-01T00:00:00' }, '/opensAt'],

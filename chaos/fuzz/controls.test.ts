@@ -52,6 +52,8 @@ const reserve = (): Promise<unknown> =>
 /** A close frame with the code 4400, as its bytes. */
 const badFrame = '\u0011\u0030';
 const closes = (text: string): boolean => text.includes('\u0088') && text.includes(badFrame);
+const body = '{"id":"AAAAAAABAAAAAAABAAAAAAAAAAAAAAAAAAAAAAAA","state":"held","lines":[]}';
+const madeUp = `HTTP/1.1 201 Created\r\nX-Request-Id: x\r\nContent-Length: ${body.length}\r\n\r\n${body}`;
 const once = (text: string, from: RegExp | string, to: string): string => text.replace(from, to);
 
 /** Name of the fault, which fuzzer finds it, with what it is planted, and what must be found. */
@@ -87,8 +89,7 @@ const controls: [string, typeof httpFuzzer, Fault, RegExp | null][] = [
   [
     'a reservation told that was not made',
     httpFuzzer,
-    (text) =>
-      text.includes('"state":"held"') ? once(text, /"id":"(.{30})/, '"id":"AAAAAAABAAAAAAABAAAAAAAAAAAAAA') : text,
+    (text) => (text.includes('"code":"sold-out"') ? madeUp : text),
     /not in the ledger/,
   ],
   [
@@ -173,7 +174,7 @@ it.each(named)('$name: what the $by fuzzer says of it', { timeout: 300_000 }, as
   try {
     const { port } = proxy.address() as AddressInfo;
     // Keys that were used before would only be replayed.
-    const options = { seed: ++seed, from: 0, cases: 300, minutes: 5, progress: () => undefined };
+    const options = { seed: ++seed, from: 0, cases: 200, minutes: 5, progress: () => undefined };
     const { findings } = await runRounds({ ...target, port }, fuzzer, options);
     const found = findings.map(({ what }) => what);
     if (expected === null) expect(found).toEqual([]);

@@ -16,8 +16,13 @@ export type Pass = { name: string; cases: number; operations: number; seconds: n
 export type SchemathesisReport = { version: string; passes: Pass[]; findings: Finding[] };
 
 /** Why schemathesis can't run here; '' where it can. */
-export function missingForSchemathesis(env: NodeJS.ProcessEnv): string {
-  return findOnPath('python3', env) === null ? 'python3 is not on PATH' : '';
+export async function missingForSchemathesis(env: NodeJS.ProcessEnv): Promise<string> {
+  const python = findOnPath('python3', env);
+  if (python === null) return 'python3 is not on PATH';
+  const look = 'import sys, pip; sys.exit(0 if sys.version_info >= (3, 11) else 3)';
+  const { code } = await runCommand([python, '-c', look], { env, timeoutMs: 30_000 });
+  if (code === 3) return 'python3 is older than 3.11';
+  return code === 0 ? '' : 'python3 has no pip';
 }
 
 /** The program, installed once into the machine's cache with every package's digest checked. */
