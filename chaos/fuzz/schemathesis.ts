@@ -136,6 +136,8 @@ export async function runSchemathesis(
     return path;
   };
   writeFileSync(join(folder, 'schemathesis.toml'), settings);
+  // A reservation that was given back can still be read, as the contract has it.
+  const whole = ['--exclude-checks', 'use_after_free'];
   // What the narrowed document forbids, the engine need not.
   const positive = [
     '--mode',
@@ -148,9 +150,9 @@ export async function runSchemathesis(
   const buying = [...positive, '--exclude-path-regex', '^/v1/admin'];
   // Buyers first: an operator closes every sale that it can find.
   const passes: [string, string, string, string[]][] = [
-    ['buyer', target.buyerToken, served, []],
+    ['buyer', target.buyerToken, served, whole],
     ['buyer, sales that are there', target.buyerToken, narrow('buyer', buyers), buying],
-    ['operator', target.adminToken, served, []],
+    ['operator', target.adminToken, served, whole],
     ['operator, sales that are there', target.adminToken, narrow('operator', operators), positive],
   ];
   try {
