@@ -1,5 +1,7 @@
 /** What bad input gets: the contract's error, the server lives on, and no unit moves. */
 
+import { once } from 'node:events';
+import { connect } from 'node:net';
 import { Readable } from 'node:stream';
 import { createSigner } from 'fast-jwt';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
@@ -244,6 +246,16 @@ describe('a reservation’s id', () => {
 it('a body of 70 KB is too large for a call that takes none', async () => {
   const raw = ' '.repeat(70_000);
   expectProblem(await bed.request('POST', '/v1/reservations/none/commit', { token, raw }), 'payload-too-large');
+});
+
+it.each(['Content-Length: 0\r\n', ''])('an empty body whose head comes in pieces is answered: %j', async (field) => {
+  const socket = connect(Number(new URL(bed.url).port), '127.0.0.1').setNoDelay(true);
+  socket.write('POST /v1/sessions HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nX-');
+  await bed.request('GET', '/healthz');
+  socket.write(`A: b\r\n${field}\r\n`);
+  const [answer] = (await once(socket, 'data')) as [Buffer];
+  socket.destroy();
+  expect(answer.toString()).toMatch(/^HTTP\/1.1 400 [\s\S]*"code":"invalid-request"/);
 });
 
 describe('a body that never ends', () => {

@@ -330,6 +330,12 @@ export function createHttp(app: TemplatedApp, options: HttpOptions): Http {
         else proceed(null);
         return;
       }
+      // The library tells of no end of a body of no bytes, when the head came in pieces.
+      const length = req.getHeader('content-length');
+      if (length === '0' || (length === '' && req.getHeader('transfer-encoding') === '')) {
+        proceed('');
+        return;
+      }
       res.collectBody(limits.bodyBytes, (bytes) => {
         if (!bytes) answer(tooLarge, true);
         else proceed(textOf(bytes));
