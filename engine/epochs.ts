@@ -30,8 +30,16 @@ export type EpochAuthority = {
   markOpened(shard: number): Promise<void>;
   /** Notes what an engine, connected to a run of Valkey, has seen; answers how things stand. */
   report(engine: string, runId: string, sightings: Sighting[]): Promise<GrantNow[]>;
-  /** What engines have seen since an epoch was closed, and how many living ones have not said that they left older runs. */
-  sightings(shard: number, closedEpoch: number, runId: string): Promise<{ seq: number; awaited: number }>;
+  /**
+   * What engines have seen since an epoch was closed, and how many have not said that they left other runs and may be alive,
+   * by the word of who has watched for `watchedMs` without a break.
+   */
+  sightings(
+    shard: number,
+    closedEpoch: number,
+    runId: string,
+    watchedMs: number,
+  ): Promise<{ seq: number; awaited: number }>;
 };
 
 /** Why a shard as it was found can't be sold from any more; null when it can. `most`: what engines have seen of it. */
@@ -69,6 +77,8 @@ export async function enterEpoch(on: {
   runId: string;
   /** How far this engine has seen the shard itself. */
   known: { epoch: number; seen: number };
+  /** How long it has been trying to, and Postgres has answered. */
+  watchedMs: number;
   /** Has Valkey enter an epoch if it is at the one expected (0: if it has no such shard). */
   enter(epoch: number, expected: number): Promise<OpenShardAnswer>;
   /** Whether what else carries the shard's events has given the ledger all of them. */
@@ -84,7 +94,7 @@ export async function enterEpoch(on: {
     // If that was interrupted, another must end it.
     if (grant.rebuilding) return fenced('it is being rebuilt', true);
     // Before the shard is looked at: afterwards others may have sold from it, and seen more.
-    const seen = await authority.sightings(shard, grant.closedEpoch, runId);
+    const seen = await authority.sightings(shard, grant.closedEpoch, runId, on.watchedMs);
     const most = Math.max(seen.seq, known.epoch > grant.closedEpoch ? known.seen : 0);
     // Only a shard that was never opened may be made out of nothing: later, empty means lost.
     const found = await on.enter(grant.epoch, grant.opened ? grant.epoch : 0);

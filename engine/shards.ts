@@ -120,7 +120,6 @@ export async function openShards(options: ShardOptions & { count: number }): Pro
       looks.set(link, looking);
       return looking;
     };
-    const stays = (shard: Shard, error: unknown) => shard.leave(`it could not be opened: ${String(error)}`);
     try {
       await report();
       await Promise.all(
@@ -129,7 +128,7 @@ export async function openShards(options: ShardOptions & { count: number }): Pro
             try {
               await shard.open(() => lookOnce(shard));
             } catch (error) {
-              stays(shard, error);
+              shard.openingFailed(error);
             }
           }
         }),
@@ -137,7 +136,7 @@ export async function openShards(options: ShardOptions & { count: number }): Pro
       // From here on a rebuild waits for this engine to say that it is done with the epoch.
       await report();
     } catch (error) {
-      for (const shard of closed()) stays(shard, error);
+      for (const shard of closed()) shard.openingFailed(error);
     }
   };
 

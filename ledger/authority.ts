@@ -32,11 +32,23 @@ export type Authority = {
    * The highest sequence that an engine has seen in epochs after `closedEpoch`, and how many living engines may yet get
    * answers from another run of Valkey than `runId`. (Not of one epoch: one may have been granted and never begun.)
    */
-  sightings(shard: number, closedEpoch: number, runId: string): Promise<{ seq: number; awaited: number }>;
+  sightings(
+    shard: number,
+    closedEpoch: number,
+    runId: string,
+    watchedMs: number,
+  ): Promise<{ seq: number; awaited: number }>;
 };
 
 /** An engine that has not reported for this long is taken for ended: the fence in the function stops it should it wake. */
 export const engineSilenceMs = 3_000;
+
+/**
+ * How long an engine must have been silent to be taken for ended, by who has watched for `watchedMs` without a break: before
+ * that, no silence is long enough. Nobody could report while Postgres was away.
+ */
+export const silenceFor = (watchedMs: number): number => (watchedMs < engineSilenceMs ? anyMs : engineSilenceMs);
+const anyMs = 1e12;
 
 export function createAuthority(pool: Pool): Authority {
   return {
@@ -98,12 +110,12 @@ export function createAuthority(pool: Pool): Authority {
       );
       return rows;
     },
-    async sightings(shard, closedEpoch, runId) {
+    async sightings(shard, closedEpoch, runId, watchedMs) {
       const { rows } = await pool.query<{ seq: string | null; awaited: number }>(
         `select max(seq) as seq,
                 count(*) filter (where open and run_id <> $3 and at > now() - $4 * interval '1 ms')::int as awaited
            from ledger.sighting where shard = $1 and epoch > $2`,
-        [shard, closedEpoch, runId, engineSilenceMs],
+        [shard, closedEpoch, runId, silenceFor(watchedMs)],
       );
       return { seq: Number(rows[0]?.seq ?? 0), awaited: rows[0]?.awaited ?? 0 };
     },

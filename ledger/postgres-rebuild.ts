@@ -29,7 +29,7 @@ export function createRebuildStore(pool: Pool): RebuildStore {
       const row = rows[0];
       return { seq: Number(row?.seq ?? 0), awaited: row?.awaited ?? 0, silent: row?.silent ?? 0 };
     },
-    async closeEpoch(shard, { token, runId, discard, most }) {
+    async closeEpoch(shard, { token, runId, discard, most, silentEngines }) {
       const { rows } = await pool.query<{ epoch: number; watermark: string; watermark_at: Date | null }>(
         `with closed as (
            update ledger.shard
@@ -39,21 +39,23 @@ export function createRebuildStore(pool: Pool): RebuildStore {
          noted as (
            insert into ledger.rebuild (shard, epoch, report)
            select shard, epoch, jsonb_build_object('lost',
-                    case when $5::bigint > watermark then jsonb_build_object('from', watermark + 1, 'to', $5::bigint) end)
+                    case when $5::bigint > watermark then jsonb_build_object('from', watermark + 1, 'to', $5::bigint) end,
+                    'silentEngines', $6::int)
              from closed)
          select epoch, watermark, watermark_at from closed`,
-        [shard, token, runId, discard, most],
+        [shard, token, runId, discard, most, silentEngines],
       );
       const row = rows[0];
       if (!row) return null;
       return { epoch: row.epoch, seq: Number(row.watermark), atMs: row.watermark_at?.getTime() ?? 0 };
     },
     async unfinishedLosses(shard) {
-      const { rows } = await pool.query<{ lost: Lost }>(
-        "select report->'lost' as lost from ledger.rebuild where shard = $1 and finished_at is null",
+      const { rows } = await pool.query<{ lost: Lost; silent: number | null }>(
+        `select report->'lost' as lost, (report->'silentEngines')::int as silent
+           from ledger.rebuild where shard = $1 and finished_at is null`,
         [shard],
       );
-      return rows.map(({ lost }) => lost);
+      return rows.map(({ lost, silent }) => ({ lost, silentEngines: silent ?? 0 }));
     },
     async finishRebuild(token, report) {
       const { rowCount } = await pool.query(

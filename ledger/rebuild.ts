@@ -6,7 +6,7 @@ import type { Clock } from '../kernel/clock.ts';
 import { newBuyerId } from '../kernel/ids.ts';
 import type { Logger } from '../kernel/logger.ts';
 import { applyBatches, ShardStopped } from './apply.ts';
-import { engineSilenceMs } from './authority.ts';
+import { engineSilenceMs, silenceFor } from './authority.ts';
 import { goneReason } from './gap.ts';
 import { buildShard, type RebuildTarget } from './rebuild-content.ts';
 import type { LedgerStore } from './store.ts';
@@ -37,12 +37,13 @@ async function lastSightings(
   shard: number,
   clock: Clock,
 ): Promise<{ seq: number; silent: number }> {
-  const untilMs = clock.monotonicMs() + 2 * engineSilenceMs;
+  const fromMs = clock.monotonicMs();
   for (;;) {
-    const { seq, awaited, silent } = await store.sightings(shard, engineSilenceMs);
+    const watchedMs = clock.monotonicMs() - fromMs;
+    const { seq, awaited, silent } = await store.sightings(shard, silenceFor(watchedMs));
     if (awaited === 0) return { seq, silent };
     // Not one that has fallen silent: it sells on, from a Valkey that this rebuild has not fenced.
-    if (clock.monotonicMs() > untilMs)
+    if (watchedMs > 2 * engineSilenceMs)
       throw new Error(`an engine still sells from shard ${shard}, on another Valkey: stop it, or rebuild that one`);
     await clock.wait(50);
   }
@@ -52,7 +53,9 @@ export type Lost = { from: number; to: number } | null;
 
 /** Opens the shard for engines, and completes the report: with what rebuilds lost that were interrupted before. */
 async function noteDone(store: LedgerStore, token: string, report: RebuildReport): Promise<void> {
-  const ranges = (await store.unfinishedLosses(report.shard)).flatMap((lost) => lost ?? []);
+  const unfinished = await store.unfinishedLosses(report.shard);
+  report.silentEngines = Math.max(report.silentEngines, ...unfinished.map((one) => one.silentEngines));
+  const ranges = unfinished.flatMap(({ lost }) => lost ?? []);
   if (ranges.length > 0)
     report.lost = {
       from: Math.min(...ranges.map((range) => range.from)),
@@ -143,7 +146,9 @@ export async function rebuildShard(options: {
   }
 
   const most = closed ? seen.seq : Math.max(seen.seq, found.seq);
-  const begun = await store.closeEpoch(shard, { token, runId: found.runId, discard: options.discard ?? false, most });
+  const begun = await store.closeEpoch(shard, {
+    ...{ token, runId: found.runId, discard: options.discard ?? false, most, silentEngines: seen.silent },
+  });
   if (!begun) throw new Error(`shard ${shard} was stopped, or another rebuild of it has begun`);
   const { epoch, seq, atMs } = begun;
   logger.info({ shard, epoch, seq }, 'the old epoch is closed; building the shard from the ledger');

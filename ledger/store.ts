@@ -87,15 +87,15 @@ export type LedgerStore = {
    */
   sightings(shard: number, silenceMs: number): Promise<{ seq: number; awaited: number; silent: number }>;
   /**
-   * Closes all epochs so far at the watermark, begins the next, and notes that what follows up to `most` may be lost: all
-   * at once. Answers null when another rebuild has begun, or the shard is stopped and nothing is to be discarded.
+   * Closes all epochs so far at the watermark, begins the next, and notes that what follows up to `most` may be lost, and how
+   * many engines were silent: all at once. Answers null when another rebuild has begun, or the shard is stopped and nothing is to be discarded.
    */
   closeEpoch(
     shard: number,
-    rebuild: { token: string; runId: string; discard: boolean; most: number },
+    rebuild: { token: string; runId: string; discard: boolean; most: number; silentEngines: number },
   ): Promise<{ epoch: number; seq: number; atMs: number } | null>;
   /** What rebuilds noted that were not finished. */
-  unfinishedLosses(shard: number): Promise<Lost[]>;
+  unfinishedLosses(shard: number): Promise<{ lost: Lost; silentEngines: number }[]>;
   /** Opens the shard for engines, and keeps the report. Answers false when another rebuild has begun. */
   finishRebuild(token: string, report: RebuildReport): Promise<boolean>;
   content<Answer>(shard: number, work: (content: ShardContent) => Promise<Answer>): Promise<Answer>;

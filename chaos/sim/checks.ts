@@ -140,16 +140,16 @@ function lookAtLedger(shard: ShardTables, add: Add): void {
     add('no-gap-no-fork', `the watermark is ${shard.row.watermark}, the last batch's end ${next - 1}`);
 }
 
-/**
- * Whether a rebuild said that what has this sequence of this epoch may be lost: in its range, or because engines had fallen
- * silent that may have told buyers more than they reported.
- */
+const after = (tables: Tables, epoch: number) => [...tables.rebuilds.values()].filter((one) => epoch < one.epoch);
+
+/** Whether a rebuild said that what has this sequence of this epoch may be lost. */
 function isReported(tables: Tables, epoch: number, seq: number): boolean {
-  const later = [...tables.rebuilds.values()].filter((one) => epoch < one.epoch);
-  return (
-    later.some(({ lost }) => lost !== null && seq >= lost.from && seq <= lost.to) ||
-    (later.some((one) => seq > one.seq) && later.some(({ report }) => (report?.silentEngines ?? 0) > 0))
-  );
+  return after(tables, epoch).some(({ lost }) => lost !== null && seq >= lost.from && seq <= lost.to);
+}
+
+/** Whether one said at least that engines had fallen silent, which may have told buyers more than they reported. */
+function isHinted(tables: Tables, epoch: number): boolean {
+  return after(tables, epoch).some(({ report }) => (report?.silentEngines ?? 0) > 0);
 }
 
 /** Whether a rebuild has left out what has this sequence of this epoch. */
@@ -165,7 +165,8 @@ function lookAtAnswers(tables: Tables, shard: ShardTables, told: Acknowledged[],
     const mine = row?.buyer === buyer && row.key === key;
     const about = `${buyer}/${key} ${seq} of epoch ${epoch}`;
     const excused = (at: number): boolean => orphan || isReported(tables, epoch, at);
-    if (kind === 'reserved' && !mine && orphan && isLeftOut(tables, epoch, seq) && !isReported(tables, epoch, seq))
+    const said = isReported(tables, epoch, seq) || isHinted(tables, epoch);
+    if (kind === 'reserved' && !mine && orphan && isLeftOut(tables, epoch, seq) && !said)
       add('loss-is-told', `${about} was reserved by an engine that then fell silent, and no rebuild says so`);
     if (kind === 'reserved' && !mine && !excused(seq))
       add('no-ack-lost', `${about} was reserved, and the ledger has it not`);

@@ -80,7 +80,7 @@ async function stateOf({ store, authority }: Side, shard: number): Promise<unkno
     grant: await authority.current(shard),
     losses: await store.unfinishedLosses(shard),
     sightings: await store.sightings(shard, 60_000),
-    seen: await authority.sightings(shard, 0, 'run-2'),
+    seen: await authority.sightings(shard, 0, 'run-2', 60_000),
   };
 }
 
@@ -147,7 +147,7 @@ function stepsOf(random: Random): Step[] {
     epoch++;
     return async ({ store }) => {
       const begun = await store.beginRebuild(0, token);
-      const closed = await store.closeEpoch(0, { token, runId: 'run-2', discard, most });
+      const closed = await store.closeEpoch(0, { token, runId: 'run-2', discard, most, silentEngines: 0 });
       if (!closed || broken) return { begun, closed: closed && { ...closed, atMs: 0 } };
       const losses = await store.unfinishedLosses(0);
       const about = { shard: 0, epoch: closed.epoch } as RebuildReport;

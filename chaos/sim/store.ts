@@ -3,7 +3,7 @@
  * the two side by side.
  */
 import type { Authority } from '../../ledger/authority.ts';
-import { engineSilenceMs } from '../../ledger/authority.ts';
+import { silenceFor } from '../../ledger/authority.ts';
 import type { Batch } from '../../ledger/events.ts';
 import type { RebuildReport } from '../../ledger/rebuild.ts';
 import { Fork, type LedgerStore, type ShardTransaction } from '../../ledger/store.ts';
@@ -258,7 +258,7 @@ export function createDatabase(): Database {
         const awaited = open.filter((one) => one.atMs > nowMs - silenceMs).length;
         return { seq: Math.max(0, ...all.map((one) => one.seq)), awaited, silent: open.length - awaited };
       }),
-    closeEpoch: (number, { token, runId, discard, most }) =>
+    closeEpoch: (number, { token, runId, discard, most, silentEngines }) =>
       wire.statement('close epoch', () =>
         changing(number, () => {
           const row = shardOf(number)?.row;
@@ -268,14 +268,25 @@ export function createDatabase(): Database {
           Object.assign(row, { opened: true, stopped: null });
           const lost = most > watermark ? { from: watermark + 1, to: most } : null;
           tables.rebuilds.set(`${number}/${row.epoch}`, {
-            ...{ shard: number, epoch: row.epoch, seq: watermark, token, lost, report: null, finished: false },
+            ...{
+              shard: number,
+              epoch: row.epoch,
+              seq: watermark,
+              token,
+              lost,
+              silentEngines,
+              report: null,
+              finished: false,
+            },
           });
           return { epoch: row.epoch, seq: watermark, atMs: row.watermarkAtMs };
         }),
       ),
     unfinishedLosses: (number) =>
       wire.statement('losses', () =>
-        [...tables.rebuilds.values()].filter((one) => one.shard === number && !one.finished).map(({ lost }) => lost),
+        [...tables.rebuilds.values()]
+          .filter((one) => one.shard === number && !one.finished)
+          .map(({ lost, silentEngines }) => ({ lost, silentEngines })),
       ),
     finishRebuild: (token: string, report: RebuildReport) =>
       wire.statement('finish rebuild', () =>
@@ -337,10 +348,12 @@ export function createDatabase(): Database {
           return row ? [{ shard, epoch: row.epoch, rebuilding: row.rebuilding !== null }] : [];
         });
       }),
-    sightings: (number, closedEpoch, runId) =>
+    sightings: (number, closedEpoch, runId, watchedMs) =>
       wire.statement('seen', (nowMs) => {
         const all = [...tables.sightings.values()].filter((one) => one.shard === number && one.epoch > closedEpoch);
-        const awaited = all.filter((one) => one.open && one.runId !== runId && one.atMs > nowMs - engineSilenceMs);
+        const awaited = all.filter(
+          (one) => one.open && one.runId !== runId && one.atMs > nowMs - silenceFor(watchedMs),
+        );
         return { seq: Math.max(0, ...all.map((one) => one.seq)), awaited: awaited.length };
       }),
   });

@@ -54,6 +54,7 @@ export type Tables = {
       seq: number;
       token: string;
       lost: Lost;
+      silentEngines: number;
       report: RebuildReport | null;
       finished: boolean;
     }
