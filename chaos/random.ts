@@ -1,34 +1,38 @@
-/** Randomness that a seed gives again: the plan of a run, and what its clients do. */
+/** Chance that a seed gives again: the plan of a run, what its clients do, when a message is late. */
+import { createRandom as createNumbers } from '../bench/random.ts';
+
 export type Random = {
   /** From 0 up to, not including, 1. */
   next(): number;
+  /** A whole number from 0 to `most` - 1. */
+  below(most: number): number;
   /** A whole number from `min` to `max`. */
   int(min: number, max: number): number;
+  /** Any number from `least` up to `most`. */
+  between(least: number, most: number): number;
   chance(probability: number): boolean;
   pick<T>(from: readonly T[]): T;
+  bytes(length: number): Buffer;
   /** Another stream, of its own: what one takes does not move the other. */
   fork(): Random;
 };
 
-/** Mulberry32 (Tommy Ettinger, public domain): small, and good enough to choose by. */
-export function createRandom(seed: number): Random {
-  let state = seed >>> 0;
-  const next = (): number => {
-    state = (state + 0x6d2b79f5) >>> 0;
-    let mixed = Math.imul(state ^ (state >>> 15), state | 1);
-    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61);
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 0x1_0000_0000;
-  };
-  const int = (min: number, max: number): number => min + Math.floor(next() * (max - min + 1));
+/** `stream`: one of many of a seed. */
+export function createRandom(seed: number, stream = 0): Random {
+  const next = createNumbers(seed, stream);
+  const below = (most: number): number => Math.floor(next() * most);
   return {
     next,
-    int,
+    below,
+    int: (min, max) => min + below(max - min + 1),
+    between: (least, most) => least + next() * (most - least),
     chance: (probability) => next() < probability,
-    pick: (from) => {
-      const one = from[int(0, from.length - 1)];
+    pick<T>(from: readonly T[]): T {
+      const one = from[below(from.length)];
       if (one === undefined) throw new Error('nothing to pick from');
       return one;
     },
-    fork: () => createRandom(int(0, 0xffff_ffff)),
+    bytes: (length) => Buffer.from(Array.from({ length }, () => below(256))),
+    fork: () => createRandom(below(2 ** 32)),
   };
 }

@@ -1,8 +1,8 @@
 /** Cases for the HTTP side: what can be done to right requests. */
-import { createRandom } from '../../bench/random.ts';
+import { createRandom, type Random } from '../random.ts';
 import { chunked, crlf, type Draft, draft, type World, withLength, written } from './http-grammar.ts';
 import { json } from './json-cases.ts';
-import { cutUp, mutations, type Random, randomOf } from './mutate.ts';
+import { cutUp, mutations } from './mutate.ts';
 
 export type HttpCase = {
   number: number;
@@ -330,7 +330,7 @@ const kinds: ((world: World, random: Random, key: (part: string) => string) => M
 
 /** Case `number` of a seed: the same world gives the same bytes. */
 export function httpCase(world: World, seed: number, number: number): HttpCase {
-  const random = randomOf(createRandom(seed, number));
+  const random = createRandom(seed, number);
   const key = (part: string): string => `f${seed}-${String(number).padStart(8, '0')}${part}`;
   const { kind, bytes, hangsUp = false } = random.pick(kinds)(world, random, key);
   return { number, kind, pieces: cutUp(bytes, random), pauseMs: random.pick([0, 0, 0, 1, 5]), hangsUp };

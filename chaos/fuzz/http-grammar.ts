@@ -1,5 +1,6 @@
 /** Right requests of every call of the contract. */
-import type { Random } from './mutate.ts';
+
+import type { Random } from '../random.ts';
 
 /** What requests may name: a buyer's token belongs to the hold of the same place. */
 export type World = {

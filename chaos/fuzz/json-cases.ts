@@ -1,5 +1,6 @@
 /** Bodies that are nearly the JSON of a call. */
-import { mutations, type Random } from './mutate.ts';
+import type { Random } from '../random.ts';
+import { mutations } from './mutate.ts';
 
 const values = [
   ...[

@@ -1,24 +1,6 @@
 /** Bytes that are nearly right. */
 
-export type Random = {
-  /** A whole number from 0 below `n`. */
-  below(n: number): number;
-  pick<T>(list: readonly T[]): T;
-  bytes(length: number): Buffer;
-};
-
-export function randomOf(next: () => number): Random {
-  const below = (n: number): number => Math.floor(next() * n);
-  return {
-    below,
-    pick: <T>(list: readonly T[]): T => {
-      const one = list[below(list.length)];
-      if (one === undefined) throw new Error('nothing to pick from');
-      return one;
-    },
-    bytes: (length) => Buffer.from(Array.from({ length }, () => below(256))),
-  };
-}
+import type { Random } from '../random.ts';
 
 type Mutation = (bytes: Buffer, random: Random) => Buffer;
 

@@ -1,9 +1,9 @@
 /** Cases for the WebSocket of a sale: handshakes and frames, right and nearly right. */
-import { createRandom } from '../../bench/random.ts';
+import { createRandom, type Random } from '../random.ts';
 import { frame, opcodes } from './frames.ts';
 import { crlf, type World } from './http-grammar.ts';
 import { json } from './json-cases.ts';
-import { cutUp, mutations, type Random, randomOf } from './mutate.ts';
+import { cutUp, mutations } from './mutate.ts';
 
 export type WebSocketCase = {
   number: number;
@@ -236,7 +236,7 @@ function streamOf(world: World, random: Random, key: (part: string) => string): 
 
 /** Case `number` of a seed: the same world gives the same bytes. */
 export function webSocketCase(world: World, seed: number, number: number): WebSocketCase {
-  const random = randomOf(createRandom(seed, number));
+  const random = createRandom(seed, number);
   const keyOf = (part: string): string => `w${seed}-${String(number).padStart(8, '0')}${part}`;
   const key = random.bytes(16).toString('base64');
   const right = handshakeOf(`/v1/sales/${world.saleId}/live`, key);

@@ -11,8 +11,8 @@ import {
 } from '../../lua/bindings.ts';
 import { reserveResults } from '../../lua/results.ts';
 import { reference, reserveArgs, short } from '../../lua/testing.ts';
+import type { Random } from '../random.ts';
 import type { Node } from './node.ts';
-import type { Random } from './random.ts';
 import type { Scheduler } from './scheduler.ts';
 
 /** What a buyer was told. */

@@ -1,7 +1,8 @@
 /** What goes wrong in a seed's world, and when. */
+
+import type { Random } from '../random.ts';
 import type { KafkaFaults, SimKafka } from './kafka.ts';
 import type { Node } from './node.ts';
-import type { Random } from './random.ts';
 import type { Scheduler } from './scheduler.ts';
 import type { SimValkey } from './valkey.ts';
 import type { PostgresFaults } from './wires.ts';

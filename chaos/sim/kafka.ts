@@ -2,7 +2,7 @@
 import { type Applied, ShardStopped } from '../../ledger/apply.ts';
 import type { Batch } from '../../ledger/events.ts';
 import type { Carrier } from '../../ledger/relay.ts';
-import type { Random } from './random.ts';
+import type { Random } from '../random.ts';
 import type { Process, Scheduler } from './scheduler.ts';
 
 export type KafkaFaults = {

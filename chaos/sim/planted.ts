@@ -99,7 +99,7 @@ export const planted: Planted[] = [
   },
   {
     name: 'engines report no sightings',
-    by: ['no-ack-lost', 'one-history'],
+    by: ['no-ack-lost', 'one-history', 'loss-is-told'],
     within: 200,
     seams: {
       authority: (plain) => ({ ...plain, report: (engine, runId) => plain.report(engine, runId, []) }),

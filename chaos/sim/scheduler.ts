@@ -5,7 +5,7 @@
 import { createHash } from 'node:crypto';
 import { nextTick } from 'node:process';
 import type { Clock } from '../../kernel/clock.ts';
-import type { Random } from './random.ts';
+import type { Random } from '../random.ts';
 
 /** Later than any real clock's: the shard's time is then the simulation's alone (`holdTime` in lua/testing.ts). */
 export const startOfTimeMs = 4_102_444_800_000;

@@ -17,7 +17,7 @@ import {
   stopTestServices,
 } from '../../ledger/testing.ts';
 import type { ServiceSet } from '../../services/services.ts';
-import { createRandom, type Random } from './random.ts';
+import { createRandom, type Random } from '../random.ts';
 import { createDatabase, type Wire } from './store.ts';
 
 let services: ServiceSet;

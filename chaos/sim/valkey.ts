@@ -1,6 +1,6 @@
 /** Servers of Valkey and connections to them, simulated around the real functions: `server.ts`. */
 import type { Valkey } from '../../engine/valkey.ts';
-import type { Random } from './random.ts';
+import type { Random } from '../random.ts';
 import type { Process, Scheduler } from './scheduler.ts';
 import type { Call, RealServer } from './server.ts';
 

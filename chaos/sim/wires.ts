@@ -1,5 +1,5 @@
 /** How a process's statements get to Postgres and back, with what can go wrong on the way. */
-import type { Random } from './random.ts';
+import type { Random } from '../random.ts';
 import type { Process, Scheduler } from './scheduler.ts';
 import type { Wire } from './store.ts';
 
