@@ -5,6 +5,7 @@ const contract = ['engine/contract*.test.ts'];
 export default defineConfig({
   test: {
     pool: 'forks',
+    setupFiles: ['./vitest.setup.ts'],
     // Each file starts servers of its own, some of them Kafka and a crowd: one at a time is what two cores bear steadily.
     maxWorkers: 1,
     testTimeout: 60_000,

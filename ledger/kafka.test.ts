@@ -273,7 +273,8 @@ test('Valkey’s files lost, and Postgres restored from an old backup: the rebui
   expect(report).toMatchObject({ seq: watermark, lost: null, liveReservations: live });
   expect((await pool.query('select 1 from ledger.quarantine')).rowCount).toBe(0);
   engine = await openTestEngine(services, pool, { count: 2 });
-  expect(engine.shards.fenced()).toMatchObject([{ shard: 1, lost: true }]);
+  // The backup knows of an engine that never said that it was done.
+  await expect.poll(() => engine.shards.fenced(), { timeout: 20_000 }).toMatchObject([{ shard: 1, lost: true }]);
   expect(await counters(engine.shard(0))).toEqual(before);
   expect(counts.stopped).toBe(0);
 });

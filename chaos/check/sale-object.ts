@@ -153,7 +153,8 @@ export function saleObject({ facts }: History, rules: SaleRules, operations: rea
       const known = memories[state.memory[place] ?? 0];
       if (!known) return answer?.status === 404 ? state : null;
       if (answer?.status === 404) return null;
-      if (answer?.code === 'reservation-ended') return known.state !== 'held' && known.state !== wanted ? state : null;
+      if (answer?.code === 'reservation-ended')
+        return kind !== 'read' && known.state !== 'held' && known.state !== wanted ? state : null;
       if (answer && (reservation?.state !== wanted || linesKey(known.lines) !== told)) return null;
       if (known.state === wanted) return answer ? state : null;
       if (known.state !== 'held' || (kind !== 'commit' && kind !== 'release')) return null;
