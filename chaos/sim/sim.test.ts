@@ -55,11 +55,12 @@ test('quick seeds are clean, and things did go wrong in them', { timeout: 300_00
   expect(reports.reduce((sum, { acknowledged }) => sum + acknowledged, 0)).toBeGreaterThan(count * 25);
 });
 
-test.for(planted)('$name: caught', { timeout: 300_000 }, async ({ seams, by, within }, { annotate }) => {
-  const reports = await reportsOf(upTo(within), seams, 1);
+test.for(planted)('$name: caught', { timeout: 300_000 }, async ({ seams, by, first = 1, within }, { annotate }) => {
+  const seeds = upTo(within).map((seed) => seed + first - 1);
+  const reports = await reportsOf(seeds, seams, 1);
   const found = reports.find(({ findings }) => findings.length > 0);
   const [finding] = found?.findings ?? [];
-  await annotate(`seed ${found?.seed} of ${within}: ${finding?.invariant}: ${finding?.detail}`);
+  await annotate(`seed ${found?.seed} of ${first} to ${first + within - 1}: ${finding?.invariant}: ${finding?.detail}`);
   expect(invariants).toContain(finding?.invariant);
   expect(by).toContain(finding?.invariant);
 });
