@@ -4,6 +4,13 @@ import { dataFaults } from './faults/data.ts';
 import { type Fault, rest, wait } from './faults/fault.ts';
 import { networks } from './faults/network.ts';
 import { several, single } from './faults/processes.ts';
+import type { Random } from './random.ts';
+
+/** Three of them, each but once: two that start the same process would be in each other's way. */
+function threeOf<One>(all: readonly One[], random: Random): One[] {
+  const left = [...all];
+  return Array.from({ length: 3 }, () => left.splice(random.below(left.length), 1)).flat();
+}
 
 export const faults: Record<string, Fault> = {
   calm: {
@@ -27,8 +34,8 @@ export const faults: Record<string, Fault> = {
         bed: { proxied: ['valkey', 'postgres', 'kafka'], transport: 'kafka', replica: true },
         async strike(scene) {
           const { random } = scene;
-          const three = Array.from({ length: 3 }, () => ({
-            one: random.pick(all),
+          const three = threeOf(all, random).map((one) => ({
+            one,
             own: random.fork(),
             ms: random.int(0, 800),
           }));

@@ -63,7 +63,7 @@ export function check(
     witness: witness(rest),
     linearizable: duels.flatMap((sale) => linearizable(alone(rest, sale))),
     drains: drains(evidence, fates),
-    contract: knownAnswers(outcomes, missing.length > 0),
+    contract: knownAnswers(outcomes, fates.mayLose || missing.length > 0),
   };
   const { operations, facts } = history;
   return {

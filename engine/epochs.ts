@@ -77,8 +77,8 @@ export async function enterEpoch(on: {
   runId: string;
   /** How far this engine has seen the shard itself. */
   known: { epoch: number; seen: number };
-  /** How long it has been trying to, and Postgres has answered. */
-  watchedMs: number;
+  /** How long Postgres has answered this engine without a break. */
+  watchedMs(): number;
   /** Has Valkey enter an epoch if it is at the one expected (0: if it has no such shard). */
   enter(epoch: number, expected: number): Promise<OpenShardAnswer>;
   /** Whether what else carries the shard's events has given the ledger all of them. */
@@ -94,7 +94,9 @@ export async function enterEpoch(on: {
     // If that was interrupted, another must end it.
     if (grant.rebuilding) return fenced('it is being rebuilt', true);
     // Before the shard is looked at: afterwards others may have sold from it, and seen more.
-    const seen = await authority.sightings(shard, grant.closedEpoch, runId, on.watchedMs);
+    const watchedMs = on.watchedMs();
+    const seen = await authority.sightings(shard, grant.closedEpoch, runId, watchedMs);
+    if (on.watchedMs() < watchedMs) return fenced('Postgres was away: it is not known yet who else sells');
     const most = Math.max(seen.seq, known.epoch > grant.closedEpoch ? known.seen : 0);
     // Only a shard that was never opened may be made out of nothing: later, empty means lost.
     const found = await on.enter(grant.epoch, grant.opened ? grant.epoch : 0);

@@ -332,7 +332,7 @@ export function createHttp(app: TemplatedApp, options: HttpOptions): Http {
       }
       // The library tells of no end of a body of no bytes, when the head came in pieces.
       const length = req.getHeader('content-length');
-      if (length === '0' || (length === '' && req.getHeader('transfer-encoding') === '')) {
+      if (Number(length) === 0 && req.getHeader('transfer-encoding') === '') {
         proceed('');
         return;
       }

@@ -28,6 +28,8 @@ export type ShardOptions = {
   observe?: boolean;
   /** Whether what else carries a shard's events (Kafka) has given the ledger all of it; rejects when it can't be asked. */
   drained?(shard: number): Promise<boolean>;
+  /** How long Postgres has answered this engine without a break. */
+  watchedMs(): number;
   replicaWaited?(seconds: number, inVain: boolean): void;
   clock: Clock;
   logger: Logger;
@@ -35,9 +37,6 @@ export type ShardOptions = {
 
 /** What its server is like: why it can't give `fsync`, or must not be sold from at all; null for neither. */
 export type ServerFaults = { unsynced: string | null; unfit: string | null };
-
-/** Attempts are made once a second: one that comes later than this does not continue the watch of those before it. */
-const watchGapMs = 2_500;
 
 export type Shard = ReturnType<typeof createShard>;
 
@@ -55,8 +54,6 @@ export function createShard(number: number, options: ShardOptions) {
   let fence = { reason: 'not opened yet', lost: false };
   let faults: ServerFaults = { unsynced: null, unfit: null };
   let status: ShardStatusAnswer | null = null;
-  /** Attempts to open it that follow one another without a failure: when the first was made, and the last. */
-  let watching = { sinceMs: Number.NEGATIVE_INFINITY, lastMs: Number.NEGATIVE_INFINITY };
   /** Answers of one turn of the event loop wait together. */
   let replicating: Promise<void> | null = null;
 
@@ -74,12 +71,6 @@ export function createShard(number: number, options: ShardOptions) {
     if (unsynced !== null && unsynced !== faults.unsynced)
       logger.warn({ shard: number, unsynced }, 'only memory can be promised');
     faults = found;
-  };
-
-  const watchedMs = (): number => {
-    const nowMs = clock.monotonicMs();
-    watching = { sinceMs: nowMs - watching.lastMs > watchGapMs ? nowMs : watching.sinceMs, lastMs: nowMs };
-    return nowMs - watching.sinceMs;
   };
 
   const headerOf = (deadlineMs: number) => ({ epoch, seen, deadlineMs });
@@ -174,7 +165,8 @@ export function createShard(number: number, options: ShardOptions) {
       const found = options.observe
         ? await observeEpoch(authority, number, on.runId)
         : await enterEpoch({
-            ...{ authority, shard: number, runId: on.runId, known: { epoch, seen }, watchedMs: watchedMs() },
+            ...{ authority, shard: number, runId: on.runId, known: { epoch, seen } },
+            watchedMs: options.watchedMs,
             enter: (wanted, expected) =>
               send(openShardCommand, { epoch: wanted, expected, outboxEvents: options.outboxEvents, rememberMs }, 0),
             drained: options.drained ?? (() => Promise.resolve(true)),
@@ -190,11 +182,6 @@ export function createShard(number: number, options: ShardOptions) {
       entered = true;
       ({ link, runId } = on);
       if (isOpen()) logger.info({ shard: number, epoch, seq: seen }, 'shard open');
-    },
-    /** An attempt to open it was broken off. */
-    openingFailed(error: unknown): void {
-      watching.lastMs = Number.NEGATIVE_INFINITY;
-      leave(`it could not be opened: ${String(error)}`);
     },
 
     /** Looks whether it is as it was. Rejects when that can't be known. */

@@ -3,8 +3,10 @@ import { within } from '../kernel/clock.ts';
 import { RefusalError, refusal, SetupError } from '../kernel/errors.ts';
 import { newBuyerId, shardOfSale } from '../kernel/ids.ts';
 import { limits } from '../kernel/limits.ts';
+import { createWatch, type Watch } from '../kernel/watch.ts';
 import type { ShardCommand, ShardStatusAnswer } from '../lua/bindings.ts';
 import { type Durability, whyNot } from './durability.ts';
+import type { EpochAuthority } from './epochs.ts';
 import { away } from './refusals.ts';
 import { createShard, type ServerFaults, type Shard, type ShardOptions } from './shard.ts';
 
@@ -37,13 +39,37 @@ export type Shards = {
 const everyMs = 1_000;
 const startMs = 10_000;
 
+/** The authority, each of whose answers the watch is told of. */
+function watched(authority: EpochAuthority, watch: Watch): EpochAuthority {
+  const told = async <Answer>(answer: Promise<Answer>): Promise<Answer> => {
+    try {
+      const answered = await answer;
+      watch.answered();
+      return answered;
+    } catch (error) {
+      watch.failed();
+      throw error;
+    }
+  };
+  return {
+    current: (...args) => told(authority.current(...args)),
+    grant: (...args) => told(authority.grant(...args)),
+    markOpened: (...args) => told(authority.markOpened(...args)),
+    report: (...args) => told(authority.report(...args)),
+    sightings: (...args) => told(authority.sightings(...args)),
+  };
+}
+
 /**
  * Opens every shard (at the start and after each reconnection) and watches them. Resolves when all that can be opened
  * are open; a shard that can't be stays fenced and is tried again.
  */
-export async function openShards(options: ShardOptions & { count: number }): Promise<Shards> {
-  const { valkey, authority, clock, logger } = options;
-  const all = Array.from({ length: options.count }, (_, number) => createShard(number, options));
+export async function openShards(options: Omit<ShardOptions, 'watchedMs'> & { count: number }): Promise<Shards> {
+  const { valkey, clock, logger } = options;
+  const watch = createWatch(clock, limits.watchGapMs);
+  const authority = watched(options.authority, watch);
+  const shardOptions = { ...options, authority, watchedMs: watch.ms };
+  const all = Array.from({ length: options.count }, (_, number) => createShard(number, shardOptions));
   const stopped = new AbortController();
   const engine = newBuyerId();
 
@@ -120,6 +146,7 @@ export async function openShards(options: ShardOptions & { count: number }): Pro
       looks.set(link, looking);
       return looking;
     };
+    const stays = (shard: Shard, error: unknown) => shard.leave(`it could not be opened: ${String(error)}`);
     try {
       await report();
       await Promise.all(
@@ -128,7 +155,7 @@ export async function openShards(options: ShardOptions & { count: number }): Pro
             try {
               await shard.open(() => lookOnce(shard));
             } catch (error) {
-              shard.openingFailed(error);
+              stays(shard, error);
             }
           }
         }),
@@ -136,7 +163,7 @@ export async function openShards(options: ShardOptions & { count: number }): Pro
       // From here on a rebuild waits for this engine to say that it is done with the epoch.
       await report();
     } catch (error) {
-      for (const shard of closed()) shard.openingFailed(error);
+      for (const shard of closed()) stays(shard, error);
     }
   };
 

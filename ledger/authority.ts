@@ -41,14 +41,16 @@ export type Authority = {
 };
 
 /** An engine that has not reported for this long is taken for ended: the fence in the function stops it should it wake. */
-export const engineSilenceMs = 3_000;
+export const engineSilenceMs = 4_000;
+
+/** Longer than any silence. */
+const neverMs = 1e12;
 
 /**
- * How long an engine must have been silent to be taken for ended, by who has watched for `watchedMs` without a break: before
- * that, no silence is long enough. Nobody could report while Postgres was away.
+ * How long an engine must have been silent to be taken for ended, by who has had Postgres answering for `watchedMs` without a
+ * break: before that, no silence is long enough. Nobody could report while Postgres was away.
  */
-export const silenceFor = (watchedMs: number): number => (watchedMs < engineSilenceMs ? anyMs : engineSilenceMs);
-const anyMs = 1e12;
+export const silenceFor = (watchedMs: number): number => (watchedMs < engineSilenceMs ? neverMs : engineSilenceMs);
 
 export function createAuthority(pool: Pool): Authority {
   return {

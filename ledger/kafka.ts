@@ -1,5 +1,5 @@
 /** Kafka: the only file that knows the client. Why kafkajs: docs/decisions/0002. */
-import { CompressionTypes, type Consumer, Kafka, logLevel, Partitioners, type Producer } from 'kafkajs';
+import { CompressionTypes, Kafka, logLevel, Partitioners, type Producer } from 'kafkajs';
 import { Compile } from 'typebox/compile';
 import { within } from '../kernel/clock.ts';
 import { newBuyerId } from '../kernel/ids.ts';
@@ -16,6 +16,7 @@ const partitionsDefault = 8;
 /** What is sent at once: a broker takes a million bytes unless told otherwise, and refuses more for good. */
 const sendBytes = 800_000;
 const messageOverheadBytes = 100;
+const letGoMs = 5_000;
 const batchValidator = Compile(BatchSchema);
 
 function connect(brokers: string[], logger: Logger): Kafka {
@@ -224,7 +225,6 @@ export async function startKafkaConsumer(options: {
   const topic = topicOf(options.name);
   const kafka = connect(options.brokers, logger);
   const stopped = new AbortController();
-  let consumer: Consumer | null = null;
 
   const parse = (value: Buffer | null): Batch | null => {
     const batch = parseBatch(value);
@@ -244,7 +244,6 @@ export async function startKafkaConsumer(options: {
       heartbeatInterval: 1_000,
       retry: { retries: 10, initialRetryTime: 100, maxRetryTime: 1_000, restartOnFailure: async () => true },
     });
-    consumer = current;
     // What it takes for final ends it for good (no coordinator to be found, say): then another one has to begin.
     const crashed = new Promise<never>((_, reject) => {
       current.on('consumer.crash', ({ payload }) => {
@@ -252,30 +251,34 @@ export async function startKafkaConsumer(options: {
       });
     });
     crashed.catch(() => undefined);
-    await ensureTopic(kafka, topic);
-    await current.connect();
-    await current.subscribe({ topic, fromBeginning: true });
-    await current.run({
-      partitionsConsumedConcurrently: partitionsDefault,
-      eachBatchAutoResolve: true,
-      eachBatch: async ({ batch, heartbeat }) => {
-        const byShard = Map.groupBy(
-          batch.messages.flatMap((message) => parse(message.value) ?? []),
-          (found) => found.shard,
-        );
-        for (const [shard, batches] of byShard) {
-          try {
-            options.stats.applied(await options.apply(shard, batches));
-          } catch (error) {
-            if (!(error instanceof ShardStopped)) throw error;
-            options.stats.stoppedShard(shard);
-            logger.error({ shard, reason: error.message }, 'a stopped shard’s events were passed over');
+    try {
+      await ensureTopic(kafka, topic);
+      await current.connect();
+      await current.subscribe({ topic, fromBeginning: true });
+      await current.run({
+        partitionsConsumedConcurrently: partitionsDefault,
+        eachBatchAutoResolve: true,
+        eachBatch: async ({ batch, heartbeat }) => {
+          const byShard = Map.groupBy(
+            batch.messages.flatMap((message) => parse(message.value) ?? []),
+            (found) => found.shard,
+          );
+          for (const [shard, batches] of byShard) {
+            try {
+              options.stats.applied(await options.apply(shard, batches));
+            } catch (error) {
+              if (!(error instanceof ShardStopped)) throw error;
+              options.stats.stoppedShard(shard);
+              logger.error({ shard, reason: error.message }, 'a stopped shard’s events were passed over');
+            }
+            await heartbeat();
           }
-          await heartbeat();
-        }
-      },
-    });
-    await Promise.race([crashed, over]);
+        },
+      });
+      await Promise.race([crashed, over]);
+    } finally {
+      await within(current.disconnect(), letGoMs, 'Kafka did not let go in time').catch(() => undefined);
+    }
   };
 
   const run = async (): Promise<void> => {
@@ -285,8 +288,6 @@ export async function startKafkaConsumer(options: {
         await consume();
       } catch (error) {
         logger.warn({ error: String(error) }, 'the ledger cannot reach Kafka; it keeps trying');
-        const letGo = Promise.resolve(consumer?.disconnect());
-        await within(letGo, 2_000, 'Kafka did not let go in time').catch(() => undefined);
         await new Promise((resolve) => setTimeout(resolve, waitMs));
         waitMs = Math.min(waitMs * 2, 2_000);
       }
@@ -297,10 +298,7 @@ export async function startKafkaConsumer(options: {
   return {
     async stop() {
       stopped.abort();
-      await within(Promise.resolve(consumer?.disconnect()), 8_000, 'Kafka did not let go in time').catch(
-        () => undefined,
-      );
-      await within(running, 3_000, 'Kafka did not let go in time').catch(() => undefined);
+      await within(running, 2 * letGoMs, 'Kafka did not let go in time').catch(() => undefined);
     },
   };
 }

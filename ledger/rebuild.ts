@@ -4,7 +4,9 @@
  */
 import type { Clock } from '../kernel/clock.ts';
 import { newBuyerId } from '../kernel/ids.ts';
+import { limits } from '../kernel/limits.ts';
 import type { Logger } from '../kernel/logger.ts';
+import { createWatch } from '../kernel/watch.ts';
 import { applyBatches, ShardStopped } from './apply.ts';
 import { engineSilenceMs, silenceFor } from './authority.ts';
 import { goneReason } from './gap.ts';
@@ -37,13 +39,16 @@ async function lastSightings(
   shard: number,
   clock: Clock,
 ): Promise<{ seq: number; silent: number }> {
-  const fromMs = clock.monotonicMs();
+  const untilMs = clock.monotonicMs() + 3 * engineSilenceMs;
+  const watch = createWatch(clock, limits.watchGapMs);
   for (;;) {
-    const watchedMs = clock.monotonicMs() - fromMs;
+    const watchedMs = watch.ms();
     const { seq, awaited, silent } = await store.sightings(shard, silenceFor(watchedMs));
-    if (awaited === 0) return { seq, silent };
+    watch.answered();
+    // Broken meanwhile, it says nothing of who is silent.
+    if (awaited === 0 && watch.ms() >= watchedMs) return { seq, silent };
     // Not one that has fallen silent: it sells on, from a Valkey that this rebuild has not fenced.
-    if (watchedMs > 2 * engineSilenceMs)
+    if (clock.monotonicMs() > untilMs)
       throw new Error(`an engine still sells from shard ${shard}, on another Valkey: stop it, or rebuild that one`);
     await clock.wait(50);
   }
