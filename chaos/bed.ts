@@ -62,11 +62,13 @@ const serviceOf: Record<Store, ServiceName> = {
 
 const isStore = (member: Member): member is Store => member in serviceOf;
 
-/** A process and its children, which of Postgres do all the work. */
-function family(pid: number): number[] {
+/** To a process, and then to its children, which of Postgres do all the work: once it is stopped it makes no more of them. */
+function signalFamily(pid: number | null, name: 'SIGSTOP' | 'SIGCONT'): void {
+  if (pid === null) throw new Error('a store that is not a process of this machine can not be frozen');
+  sendSignal(pid, name);
   const path = `/proc/${pid}/task/${pid}/children`;
   const children = existsSync(path) ? readFileSync(path, 'utf8').trim().split(' ').filter(Boolean) : [];
-  return [pid, ...children.map(Number)];
+  for (const child of children) sendSignal(Number(child), name);
 }
 
 export async function startBed(options: BedOptions) {
@@ -145,7 +147,8 @@ export async function startBed(options: BedOptions) {
     const served = running.get(name);
     running.delete(name);
     frozen.delete(name as Role);
-    await served?.stop(signal);
+    const code = await served?.stop(signal);
+    if (signal === 'SIGTERM' && code !== 0) crashed.push(`${name} was told to end, and ended with ${code}`);
   };
   const kill = async (member: Member): Promise<void> => {
     if (isStore(member)) await setOf(member).kill(serviceOf[member], 'SIGKILL');
@@ -158,7 +161,7 @@ export async function startBed(options: BedOptions) {
   };
   const signal = async (member: Member, name: 'SIGSTOP' | 'SIGCONT'): Promise<void> => {
     if (!isStore(member)) running.get(member)?.child.kill(name);
-    else for (const pid of family(service(member).pid ?? 0)) sendSignal(pid, name);
+    else signalFamily(service(member).pid, name);
   };
   const freeze = async (member: Member): Promise<void> => {
     frozen.add(member);

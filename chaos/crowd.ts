@@ -21,6 +21,9 @@ type SalePlan = {
 };
 type Buyer = { id: string; token: string };
 
+/** The clock of all clients: Unix ms with fractions. */
+export const nowMs = (): number => performance.timeOrigin + performance.now();
+
 export type Crowd = {
   operations: Operation[];
   /** Every sale that was made for certain, as it was set. */
@@ -87,7 +90,6 @@ export async function startCrowd(options: {
   let acknowledged = 0;
   let over = false;
 
-  const nowMs = (): number => performance.timeOrigin + performance.now();
   const send = async <Body>(
     method: string,
     path: string,
@@ -153,7 +155,7 @@ export async function startCrowd(options: {
     );
     if (answer?.status !== 201 && answer?.status !== 200) return false;
     const { saleId, perBuyer } = plan;
-    sales.push({ saleId, perBuyer, holdSeconds: plan.holdSeconds, extensions, durability });
+    sales.push({ saleId, perBuyer, holdSeconds: plan.holdSeconds, extensions, durability, stock: plan.stock });
     return true;
   };
 

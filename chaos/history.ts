@@ -43,6 +43,8 @@ export type SaleRules = {
   holdSeconds: number;
   extensions: number;
   durability: 'memory' | 'fsync' | 'replicated';
+  /** What it was opened with, where that is known: then who changes its stock is recorded too. */
+  stock?: Line[];
 };
 
 /** A fact as the ledger has it. `seq` grows over the shard's sales; `atMs` is the shard's time when it happened. */

@@ -37,9 +37,21 @@ function isKnown({ saleId, call, answered }: Operation, ledger: Known): boolean 
   return true;
 }
 
-/** Finds them all. A loss of the shard covers an operation that was answered before the shard sold again. */
+/** The last moment at which something was asked for that the shard's old epochs have kept: what is lost came later. */
+function keptUntilMs(history: History, ledger: Known, { shard, seq }: Loss): number {
+  let latestMs = Number.NEGATIVE_INFINITY;
+  for (const { call, answered, callMs } of history.operations) {
+    const told = call.kind === 'reserve' && answered?.answer.replayed === false ? answered.answer.reservation : null;
+    const reserved = told && ledger.reserved.get(told.id);
+    if (reserved && reserved.shard === shard && reserved.seq <= seq) latestMs = Math.max(latestMs, callMs);
+  }
+  return latestMs;
+}
+
+/** Finds them all. A loss of the shard covers what was answered after all that it kept was asked for, and before it sold again. */
 export function findMissing(history: History, evidence: Evidence): Missing[] {
   const ledger = known(history);
+  const losses = evidence.losses.map((loss) => ({ loss, keptMs: keptUntilMs(history, ledger, loss) }));
   const missing: Missing[] = [];
   for (const operation of history.operations) {
     const { answered, call, callMs } = operation;
@@ -49,12 +61,13 @@ export function findMissing(history: History, evidence: Evidence): Missing[] {
     const ref = id ? decodeReservationId(id) : null;
     // The sale may be lost too.
     const shard = ref?.shard ?? shardOfSale(operation.saleId, shards);
-    const covers = (loss: Loss): boolean => {
+    const covering = losses.find(({ loss, keptMs }) => {
       if (loss.shard !== shard || loss.lost === null || callMs > loss.openedAtMs) return false;
-      // Of a reservation its sequence is known; of the other calls only that something of that time is gone.
-      return call.kind !== 'reserve' || (ref !== null && ref.seq >= loss.lost.from && ref.seq <= loss.lost.to);
-    };
-    missing.push({ operation, shard, loss: evidence.losses.find(covers) ?? null });
+      // Of a reservation its sequence is known; of the other calls only when it was answered.
+      if (call.kind !== 'reserve') return answered.atMs >= keptMs;
+      return ref !== null && ref.seq >= loss.lost.from && ref.seq <= loss.lost.to;
+    });
+    missing.push({ operation, shard, loss: covering?.loss ?? null });
   }
   return missing;
 }
@@ -66,46 +79,73 @@ const textOf = ({ operation: { saleId, call, callMs, answered } }: Missing): str
 
 const most = 20;
 
+/** Expiries, and what operators and sales add: as many again as clients' calls, and a few. */
+const widthOver = (calls: number): number => 2 * calls + 300;
+
 /**
  * What a buyer was told is in the ledger. `mayLose`: the fault took what the durability doesn't cover, so what is missing must
- * have been reported; and the reports cover little more than that.
+ * have been reported; and the reports cover little more than that. `mayReport`: nothing may be missing that was told, but
+ * what nobody was told of may be reported.
  */
-export function noAckLost(missing: Missing[], losses: Loss[], mayLose: boolean): Finding[] {
+export function noAckLost(
+  { operations }: History,
+  missing: Missing[],
+  losses: Loss[],
+  { mayLose, mayReport }: { mayLose: boolean; mayReport: boolean },
+): Finding[] {
   const findings = missing.flatMap((one) => {
     if (one.loss === null) return [`not in the ledger, nor in a report of losses: ${textOf(one)}`];
     return mayLose ? [] : [`lost, and this durability covers this fault: ${textOf(one)}`];
   });
-  for (const { shard, lost, silentEngines } of mayLose ? losses : [])
-    if (lost !== null && silentEngines > 0)
-      findings.push(`shard ${shard}: a report of losses that ${silentEngines} living engines had no part in`);
+  for (const { shard, seq, lost } of losses) {
+    if (lost === null) continue;
+    const text = `shard ${shard}: ${lost.from} to ${lost.to} are reported as lost after ${seq}`;
+    if (!mayLose && !mayReport) findings.push(`${text}, and nothing could be`);
+    if (lost.from !== seq + 1) findings.push(`${text}: not from ${seq + 1} on`);
+    const open = operations.filter(
+      ({ answered, saleId }) => answered === null && shardOfSale(saleId, shards) === shard,
+    ).length;
+    const gone = missing.filter((one) => one.shard === shard).length;
+    if (lost.to - lost.from + 1 > widthOver(gone + open))
+      findings.push(`${text}: ${gone} answers are missing, and ${open} calls have none`);
+  }
   return findings.slice(0, most);
 }
 
-/**
- * Nothing is sold from a Valkey that has gone back in time. `struckMs`: since when it had; `graceMs`: how long after that the
- * last answer of the lost history may have been on its way.
- */
-export function fenced(history: History, missing: Missing[], struckMs: number | null, graceMs: number): Finding[] {
+/** Nothing is sold from a Valkey that has gone back in time, from the moment on at which it had. */
+export function fenced(history: History, missing: Missing[], wentBackMs: readonly number[]): Finding[] {
   const findings: Finding[] = [];
   const told = new Map<string, string>();
+  const lost = new Set(missing.map(({ operation }) => operation.answered?.answer.reservation?.id));
   for (const { call, answered } of history.operations) {
     const id = call.kind === 'reserve' && !answered?.answer.replayed ? answered?.answer.reservation?.id : undefined;
     const ref = id === undefined ? null : decodeReservationId(id);
     if (id === undefined || ref === null) continue;
     const place = `${ref.shard}/${ref.seq}`;
     const other = told.get(place);
-    const lost = (one: string): boolean =>
-      missing.some(({ operation }) => operation.answered?.answer.reservation?.id === one);
-    if (other !== undefined && other !== id && !lost(id) && !lost(other))
+    if (other !== undefined && other !== id && !lost.has(id) && !lost.has(other))
       findings.push(`two reservations were answered at sequence ${place}: ${other} and ${id}`);
     told.set(place, id);
   }
-  for (const one of missing)
-    if (struckMs !== null && one.operation.callMs > struckMs + graceMs)
+  for (const one of missing) {
+    const closedMs = one.loss?.closedAtMs ?? Number.POSITIVE_INFINITY;
+    const sinceMs = wentBackMs.findLast((ms) => ms <= closedMs);
+    if (sinceMs !== undefined && one.operation.callMs > sinceMs)
       findings.push(
-        `sold ${(one.operation.callMs - struckMs).toFixed(0)} ms after Valkey had gone back: ${textOf(one)}`,
+        `sold ${(one.operation.callMs - sinceMs).toFixed(0)} ms after Valkey had gone back: ${textOf(one)}`,
       );
+  }
   return findings.slice(0, most);
+}
+
+/** What was made for certain and the ledger doesn't know: reported as a loss, or a finding. */
+export function salesLost(made: readonly { saleId: string }[], { sales, losses }: Evidence): Finding[] {
+  const known = new Set(sales.map(({ saleId }) => saleId));
+  return made.flatMap(({ saleId }) => {
+    const shard = shardOfSale(saleId, shards);
+    if (known.has(saleId) || losses.some((loss) => loss.shard === shard && loss.lost !== null)) return [];
+    return [`the sale ${saleId} was made, and the ledger doesn't know it`];
+  });
 }
 
 /**

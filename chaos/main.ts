@@ -45,7 +45,7 @@ const command = new Command('chaos')
   .addHelpText(
     'after',
     '\nA failing run leaves its history, evidence and logs in a folder under --out, and is run again by\n' +
-      '  npm run chaos -- --seed SEED --runs 1\n' +
+      '  npm run chaos -- --seed SEED --fault NAME --runs 1\n' +
       'Exit code: 0 all promises kept, 1 a finding, or a run that broke off.\n\n' +
       'npm run chaos -- --runs 200 --out /tmp/chaos --detach    all faults, in the background\n' +
       'npm run chaos -- --out /tmp/chaos --status               how far it is\n' +

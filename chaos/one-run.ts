@@ -10,7 +10,7 @@ import { shardKey } from '../kernel/ids.ts';
 import { type Bed, shards, startBed } from './bed.ts';
 import { copyTree } from './broken-tree.ts';
 import { type Control, controls } from './controls.ts';
-import { type Crowd, startCrowd } from './crowd.ts';
+import { type Crowd, nowMs, startCrowd } from './crowd.ts';
 import { type Evidence, gatherEvidence, salesOf } from './evidence.ts';
 import type { Prepared } from './faults/fault.ts';
 import { faults } from './faults.ts';
@@ -86,7 +86,13 @@ export async function oneRun(options: RunOptions): Promise<RunResult> {
   const tree = control ? { tree: copyTree(join(folder, 'broken'), control.changes) } : {};
   const bed = await startBed({ folder, ...wanted, ...tree });
   const strikes: Strike[] = [];
-  const fates: Fates = { mayLose: fault.mayLose === true, wentBackMs: null, stuck: [], crashed: bed.crashed };
+  const fates: Fates = {
+    mayLose: fault.mayLose === true,
+    mayReport: prepared.mayReport === true,
+    wentBackMs: [],
+    stuck: [],
+    crashed: bed.crashed,
+  };
   let crowd: Crowd | null = null;
   let result: RunResult;
   try {
@@ -106,10 +112,10 @@ export async function oneRun(options: RunOptions): Promise<RunResult> {
       operations: crowd.operations,
       facts: evidence.facts,
     };
-    const { findings, checked } = check(history, evidence, fates, crowd.outcomes());
+    const { findings, checked } = check(history, crowd.sales, evidence, fates, crowd.outcomes());
     result = {
       ...{ seed, fault: options.fault, findings, strikes, checked, drainedSeconds, outcomes: crowd.outcomes() },
-      counts: strikes.some(({ inFlight }) => inFlight >= inFlightMin),
+      counts: options.fault !== 'calm' && strikes.some(({ inFlight }) => inFlight >= inFlightMin),
       bed: { transport: wanted.transport, durability, replica: wanted.replica },
       seconds: (performance.now() - startedMs) / 1000,
     };
@@ -134,26 +140,23 @@ async function strikeIt(
   { liveMs, strikesMax, resumeMs }: Pace,
 ): Promise<void> {
   const { crowd, random } = scene;
-  await crowd.more(warmUpCalls, resumeMs);
-  for (
-    const fromMs = Date.now();
-    strikes.length === 0 || (Date.now() - fromMs < liveMs && strikes.length < strikesMax);
-  ) {
-    await systemClock.wait(random.int(0, 300));
-    await prepared.strike({
-      ...scene,
-      struck: (what) => strikes.push({ what, atMs: Date.now(), inFlight: crowd.inFlight() }),
-      wentBack: () => {
-        fates.wentBackMs = Date.now();
-      },
-    });
-    // It is over, so selling goes on.
-    try {
+  const most = prepared.once ? 1 : strikesMax;
+  try {
+    await crowd.more(warmUpCalls, resumeMs);
+    for (const fromMs = nowMs(); strikes.length === 0 || (nowMs() - fromMs < liveMs && strikes.length < most); ) {
+      await systemClock.wait(random.int(0, 300));
+      await prepared.strike({
+        ...scene,
+        struck: (what) => strikes.push({ what, atMs: nowMs(), inFlight: crowd.inFlight() }),
+        wentBack: () => {
+          fates.wentBackMs.push(nowMs());
+        },
+      });
+      // It is over, so selling goes on.
       await crowd.more(afterCalls, resumeMs);
-    } catch (error) {
-      fates.stuck.push(`after ${strikes.at(-1)?.what}: ${error instanceof Error ? error.message : error}`);
-      return;
     }
+  } catch (error) {
+    fates.stuck.push(`after ${strikes.at(-1)?.what ?? 'the start'}: ${error instanceof Error ? error.message : error}`);
   }
 }
 

@@ -1,5 +1,5 @@
 /** A TCP proxy whose network can be made bad: cut, slow, or half-open. */
-import { connect, createServer, type Socket } from 'node:net';
+import { connect, createServer, Socket } from 'node:net';
 import { within } from '../kernel/clock.ts';
 
 /**
@@ -23,6 +23,10 @@ export async function startProxy(target: () => { host: string; port: number }): 
   let delayMs = 0;
   const pairs = new Set<readonly [Socket, Socket]>();
 
+  /** Behind a pulled cable one side doesn't hear that the other has gone; it does when the cable is back. */
+  const ended = (pair: readonly [Socket, Socket]): void => {
+    if (weather !== 'silent') end(pair);
+  };
   const end = (pair: readonly [Socket, Socket]): void => {
     pairs.delete(pair);
     for (const socket of pair) if (!socket.destroyed) socket.resetAndDestroy();
@@ -53,13 +57,14 @@ export async function startProxy(target: () => { host: string; port: number }): 
       client.resetAndDestroy();
       return;
     }
-    const upstream = connect(target());
+    // Who comes while nothing gets through is not heard of.
+    const upstream = weather === 'silent' ? new Socket() : connect(target());
     const pair = [client, upstream] as const;
     pairs.add(pair);
     for (const socket of pair) {
       socket.setNoDelay(true);
-      socket.on('error', () => end(pair));
-      socket.on('close', () => end(pair));
+      socket.on('error', () => ended(pair));
+      socket.on('close', () => ended(pair));
     }
     forward(client, upstream, false);
     forward(upstream, client, true);

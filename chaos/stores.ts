@@ -1,6 +1,6 @@
 /** Checkers of what the stores say when all is over: `no-gap-no-fork`, `drains`, and that they agree with each other. */
 import type { BalanceRow, Evidence } from './evidence.ts';
-import type { Finding } from './history.ts';
+import type { Fact, Finding, Line } from './history.ts';
 import type { Fates } from './verdict.ts';
 
 const most = 20;
@@ -47,15 +47,38 @@ export function noGapNoFork({ batches, outboxes, shards, facts, quarantined, los
 
 const placeOf = ({ shard, no, sku, warehouse }: BalanceRow): string => `${shard}/${no}/${sku}/${warehouse}`;
 
-/** Balances add up, are what the entries add up to, and none is below zero. */
-export function storesAgree({ balances, entries }: Evidence): Finding[] {
+/** What holds and sales there are by the facts, by allotment. */
+function unitsByFacts(facts: readonly Fact[]): Map<string, { reserved: number; sold: number }> {
+  const units = new Map<string, { reserved: number; sold: number }>();
+  const add = ({ shard, no }: Fact, lines: readonly Line[], reserved: number, sold: number): void => {
+    for (const { sku, warehouse, quantity } of lines) {
+      const name = `${shard}/${no}/${sku}/${warehouse}`;
+      const of = units.get(name) ?? { reserved: 0, sold: 0 };
+      units.set(name, { reserved: of.reserved + reserved * quantity, sold: of.sold + sold * quantity });
+    }
+  };
+  for (const fact of facts) {
+    if (fact.kind === 'reserved') add(fact, fact.lines, 1, 0);
+    else if (fact.kind === 'committed') add(fact, fact.lines, -1, 1);
+    else if (fact.kind === 'released' || fact.kind === 'expired') add(fact, fact.lines, -1, 0);
+    else if (fact.kind === 'returned') add(fact, fact.lines, 0, -1);
+  }
+  return units;
+}
+
+/** Balances add up, are what the entries and the facts add up to, and none is below zero. */
+export function storesAgree({ balances, entries }: Evidence, facts: readonly Fact[]): Finding[] {
   const findings: Finding[] = [];
+  const byFacts = unitsByFacts(facts);
   const sums = new Map(entries.map((row) => [placeOf(row), row]));
   for (const row of balances) {
     const { supply, available, reserved, sold } = row;
     const sum = sums.get(placeOf(row)) ?? { supply: 0, available: 0, reserved: 0, sold: 0 };
     if (supply !== available + reserved + sold || Math.min(available, reserved, sold) < 0)
       findings.push(`${placeOf(row)}: ${supply} supplied, ${available} available, ${reserved} reserved, ${sold} sold`);
+    const { reserved: held, sold: bought } = byFacts.get(placeOf(row)) ?? { reserved: 0, sold: 0 };
+    if (held !== reserved || bought !== sold)
+      findings.push(`${placeOf(row)}: ${reserved} reserved, ${sold} sold; by reservations ${held} and ${bought}`);
     for (const name of ['supply', 'available', 'reserved', 'sold'] as const)
       if (row[name] !== sum[name]) findings.push(`${placeOf(row)}: balance ${row[name]} ${name}, entries ${sum[name]}`);
   }

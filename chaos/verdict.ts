@@ -8,14 +8,15 @@ import { witness } from './check/witness.ts';
 import { duelPrefix } from './crowd.ts';
 import type { Evidence } from './evidence.ts';
 import type { Finding, History, SaleRules } from './history.ts';
-import { fenced, findMissing, noAckLost, withoutLost } from './losses.ts';
+import { fenced, findMissing, noAckLost, salesLost, withoutLost } from './losses.ts';
 import { drains, knownAnswers, noGapNoFork, storesAgree } from './stores.ts';
 
 /** What happened to a run beside what clients and stores say. */
 export type Fates = {
   mayLose: boolean;
-  /** When Valkey had less than before, the last time; Unix ms. */
-  wentBackMs: number | null;
+  mayReport: boolean;
+  /** When Valkey had less than before, each time; by the clients' clock. */
+  wentBackMs: number[];
   /** What did not come to an end in time. */
   stuck: string[];
   crashed: string[];
@@ -40,11 +41,9 @@ const alone = ({ operations, facts }: History, sale: SaleRules): History => ({
   facts: facts.filter(({ shard, no }) => shard === sale.shard && no === sale.no),
 });
 
-/** The last answers of a history that is gone may still be on their way when it goes. */
-const graceMs = 1_000;
-
 export function check(
   history: History,
+  made: readonly { saleId: string }[],
   evidence: Evidence,
   fates: Fates,
   outcomes: Record<string, number>,
@@ -53,10 +52,10 @@ export function check(
   const rest = withoutLost(history, missing, evidence.losses);
   const duels = rest.sales.filter(({ saleId }) => saleId.startsWith(duelPrefix));
   const all: Record<string, Finding[]> = {
-    'no-ack-lost': noAckLost(missing, evidence.losses, fates.mayLose),
-    fenced: fenced(history, missing, fates.wentBackMs, graceMs),
+    'no-ack-lost': [...noAckLost(history, missing, evidence.losses, fates), ...salesLost(made, evidence)],
+    fenced: fenced(history, missing, fates.wentBackMs),
     'no-gap-no-fork': noGapNoFork(evidence),
-    'never-oversold': [...neverOversold(rest), ...storesAgree(evidence)],
+    'never-oversold': [...neverOversold(rest), ...storesAgree(evidence, history.facts)],
     'one-outcome': oneOutcome(rest),
     'limits-hold': limitsHold(rest),
     'same-key-same-answer': sameKeySameAnswer(rest),

@@ -18,6 +18,7 @@ export function witness(history: History): Finding[] {
       checkRealTime(ofShard, findings);
       checkTimes(ofShard, effects, findings);
       checkCauses(ofShard, effects, findings);
+      checkOpening(ofShard, effects, findings);
       const times = { seqs: ofShard.map(({ fact }) => fact.seq), atMs: ofShard.map(({ fact }) => fact.atMs) };
       return [shard, { order: orderOf(ofShard), times, stories: replay(ofShard, effects.saleOf, findings) }];
     }),
@@ -102,7 +103,31 @@ function checkCauses(ofShard: readonly Effect[], { saleOf }: Effects, findings: 
       );
     else if (fact.kind === 'committed' || fact.kind === 'released')
       findings.add(`${factText(fact)}: nobody asked for it, or all who did were refused.`);
+    else if (fact.kind !== 'expired' && saleOf(fact)?.stock && !('units' in fact && fact.id === 'opening'))
+      findings.add(`${factText(fact)}: nobody asked for it, or all who did were refused.`);
   }
+}
+
+/** A sale opens with what it was set to have. */
+function checkOpening(ofShard: readonly Effect[], { saleOf }: Effects, findings: Findings): void {
+  const opened = new Map<string, Map<string, number>>();
+  for (const { fact } of ofShard) {
+    const rules = saleOf(fact);
+    if (!rules?.stock || !('units' in fact) || fact.id !== 'opening') continue;
+    const of =
+      opened.get(rules.saleId) ??
+      new Map(rules.stock.map((line) => [`${line.sku} in ${line.warehouse}`, line.quantity]));
+    opened.set(rules.saleId, of);
+    const name = `${fact.sku} in ${fact.warehouse}`;
+    if (of.get(name) !== fact.units)
+      findings.add(
+        `${factText(fact)} opens sale ${rules.saleId} with ${fact.units} ${name}, which was set to ${of.get(name) ?? 'none'}.`,
+      );
+    of.delete(name);
+  }
+  for (const [saleId, left] of opened)
+    for (const [name, units] of left)
+      if (units > 0) findings.add(`Sale ${saleId} was opened without its ${units} ${name}.`);
 }
 
 /** A reservation was extended as often, and by as much, as calls that succeeded say, or may say. */

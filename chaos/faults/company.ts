@@ -1,21 +1,36 @@
 /** Others who do the same: a second of each, another release, one that is late, Kafka that says all twice; and a wrong clock. */
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { waitUntil } from '../../services/waiting.ts';
 import { copyTree } from '../broken-tree.ts';
 import { startEcho } from '../kafka-echo.ts';
 import { faketimePath } from '../requirements.ts';
 import { type Fault, rest, startAll } from './fault.ts';
 
+/** So many messages come again at least, within so long. */
+const echoed = 100;
+const echoMs = 20_000;
+
 export const companyFaults: Record<string, Fault> = {
   'kafka-twice': {
-    about: 'all that the topic has comes again, shuffled, among what is new',
+    about: 'all that the topic has comes again, shuffled, and a second relay brings what is new in reverse order',
     prepare: async () => ({
       bed: { transport: 'kafka' },
       async strike({ bed, random, struck }) {
+        const tree = copyTree(join(bed.folder, `reversed-${random.int(0, 1e9)}`), [
+          {
+            file: 'ledger/kafka.ts',
+            find: 'const messages = batches.map(',
+            replace: 'const messages = batches.toReversed().map(',
+          },
+        ]);
+        await bed.serve('relay', { name: 'relay-reversed', tree });
         const echo = await startEcho(bed.service('kafka').url, random);
         struck('Kafka delivers twice and out of order');
         await rest(random, 2_000, 4_000);
+        if (!(await waitUntil(async () => echo.sent() >= echoed, echoMs))) throw new Error('Kafka said nothing twice');
         await echo.stop();
+        await bed.endRole('relay-reversed', 'SIGKILL');
       },
     }),
   },
@@ -43,7 +58,7 @@ export const companyFaults: Record<string, Fault> = {
         await rest(random, 0, 1_000);
         await bed.kill('valkey');
         await bed.start('valkey');
-        await rest(random, 4_000, 6_000);
+        await rest(random, 5_500, 7_000);
         struck(`${engine} wakes late`);
         await bed.thaw(engine);
       },

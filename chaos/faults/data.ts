@@ -7,20 +7,23 @@ import { copyFiles } from '../old-copy.ts';
 import { makeFragileDisk } from '../power-loss.ts';
 import { type Fault, rest, wait } from './fault.ts';
 
-/** Fills a file until there is no room, again and again; what it answers makes room. */
+/** Fills a file until there is no room, again and again; what it answers makes room. Rejects when there was room to the end. */
 async function fillDisk(folder: string, forMs: number): Promise<() => void> {
   const path = join(folder, 'filler');
   const file = openSync(path, 'w');
   const block = Buffer.alloc(64 * 1024);
+  let full = 0;
   for (const untilMs = Date.now() + forMs; Date.now() < untilMs; await wait(5))
     for (let bytes = block.length; bytes > 0; )
       try {
         bytes = writeSync(file, block, 0, bytes) > 0 ? bytes : 0;
       } catch (error) {
         if ((error as NodeJS.ErrnoException).code !== 'ENOSPC') throw error;
+        full++;
         bytes = Math.floor(bytes / 2);
       }
   closeSync(file);
+  if (full === 0) throw new Error('the disk did not get full');
   return () => rmSync(path);
 }
 
@@ -113,6 +116,7 @@ export const dataFaults: Record<string, Fault> = {
       bed: { replica: true },
       // Under `replicated` nothing would be told once the only replica is promoted.
       durability: 'fsync',
+      once: true,
       async strike({ bed, crowd, random, struck, wentBack }) {
         // From here on it lags: the primary sells on, and nobody is told.
         await onValkey(bed, 'replica', (redis) => redis.replicaof('NO', 'ONE'));
@@ -131,4 +135,28 @@ export const dataFaults: Record<string, Fault> = {
       },
     }),
   },
+  'promoted-replica': {
+    about:
+      'under `replicated`: the primary freezes, its replica is promoted, and the old one comes back as a replica of it',
+    prepare: async () => ({
+      bed: { replica: true },
+      durability: 'replicated',
+      mayReport: true,
+      async strike({ bed, random, struck }) {
+        const [primary, replica] = (await isPrimary(bed, 'valkey'))
+          ? (['valkey', 'replica'] as const)
+          : (['replica', 'valkey'] as const);
+        struck(`${primary} frozen, ${replica} promoted`);
+        await bed.freeze(primary);
+        await onValkey(bed, replica, (redis) => redis.replicaof('NO', 'ONE'));
+        await rest(random, 500, 2_000);
+        await bed.thaw(primary);
+        const { hostname, port } = new URL(bed.service(replica).url);
+        await onValkey(bed, primary, (redis) => redis.replicaof(hostname, port));
+      },
+    }),
+  },
 };
+
+const isPrimary = (bed: Bed, store: 'valkey' | 'replica'): Promise<boolean> =>
+  onValkey(bed, store, async (redis) => (await redis.info('replication')).includes('role:master'));

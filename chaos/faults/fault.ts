@@ -29,6 +29,10 @@ export type Fault = {
 export type Prepared = {
   bed: Partial<BedOptions>;
   durability?: SaleRules['durability'];
+  /** It strikes but once in a run. */
+  once?: true;
+  /** What nobody was told of may be reported as lost. */
+  mayReport?: true;
   strike(scene: Scene): Promise<void>;
 };
 

@@ -21,10 +21,14 @@ export const invariants = [
   'loss-is-told',
   'one-history',
   'one-outcome',
+  'limits-hold',
   'same-key-same-answer',
 ] as const;
 export type Invariant = (typeof invariants)[number];
 export type Finding = { invariant: Invariant; detail: string };
+
+/** The limit of the simulated sale. */
+export const perBuyer = 6;
 
 /** Looks after every event; answers what is wrong. */
 export function watchOver(database: Database): () => Finding | null {
@@ -128,6 +132,11 @@ function lookAtLedger(shard: ShardTables, add: Add): void {
     if ((sold.get(name) ?? 0) !== balance.sold || (held.get(name) ?? 0) !== balance.reserved)
       add('one-outcome', `${name}: reservations make ${held.get(name) ?? 0} held, ${sold.get(name) ?? 0} sold`);
   }
+  const owned = new Map<string, number>();
+  for (const { buyer, state, units, returned } of shard.reservations.values())
+    if (state === 'held' || state === 'committed') owned.set(buyer, (owned.get(buyer) ?? 0) + units - returned);
+  for (const [buyer, units] of owned)
+    if (units > perBuyer) add('limits-hold', `${buyer} holds and owns ${units} units, of ${perBuyer}`);
   let next = 1;
   let epoch = 1;
   for (const batch of [...shard.batches.values()].sort((a, b) => a.seqFirst - b.seqFirst)) {
@@ -164,7 +173,9 @@ function lookAtAnswers(tables: Tables, shard: ShardTables, told: Acknowledged[],
     const row = shard.reservations.get(seq);
     const mine = row?.buyer === buyer && row.key === key;
     const about = `${buyer}/${key} ${seq} of epoch ${epoch}`;
-    const excused = (at: number): boolean => orphan || isReported(tables, epoch, at);
+    // Of an engine that died nothing is lost but where data were given up.
+    const excused = (at: number): boolean =>
+      (orphan && after(tables, epoch).length > 0) || isReported(tables, epoch, at);
     const said = isReported(tables, epoch, seq) || isHinted(tables, epoch);
     if (kind === 'reserved' && !mine && orphan && isLeftOut(tables, epoch, seq) && !said)
       add('loss-is-told', `${about} was reserved by an engine that then fell silent, and no rebuild says so`);
@@ -190,7 +201,10 @@ function lookAtKeys(tables: Tables, told: Acknowledged[], add: Add): void {
     if (one.kind !== 'reserved') continue;
     const name = `${one.buyer}/${one.key}`;
     const before = answers.get(name);
-    if (before && before.seq !== one.seq && !before.orphan && !isReported(tables, before.epoch, before.seq))
+    const gone =
+      before &&
+      ((before.orphan && after(tables, before.epoch).length > 0) || isReported(tables, before.epoch, before.seq));
+    if (before && before.seq !== one.seq && !gone)
       add('same-key-same-answer', `${name} was told ${before.seq}, and then ${one.seq}`);
     answers.set(name, one);
   }

@@ -7,7 +7,7 @@ import { putSaleCommand, rebuildBeginCommand, setSaleStateCommand } from '../../
 import { saleArgs } from '../../lua/testing.ts';
 import { createRandom } from '../random.ts';
 import { type Buyers, startBuyers } from './buyers.ts';
-import { type Finding, findingsOf, watchOver } from './checks.ts';
+import { type Finding, findingsOf, perBuyer, watchOver } from './checks.ts';
 import { planFaults, type World } from './faults.ts';
 import { createSimKafka } from './kafka.ts';
 import { type Node, type Role, type Seams, startNode } from './node.ts';
@@ -134,9 +134,9 @@ export async function runSeed(seed: number, real: RealServer, seams: Seams = {})
   const watch = watchOver(database);
   const makeSale = async (): Promise<void> => {
     const sale = rebuildableSale();
-    const settings = { ...JSON.parse(sale.settings), holdSeconds: 3, extendSeconds: 5, perBuyer: 6 };
+    const settings = { ...JSON.parse(sale.settings), holdSeconds: 3, extendSeconds: 5, perBuyer };
     const stock = { shoe: { east: 8 + random.below(20), west: 5 }, hat: { west: 1 + random.below(8) } };
-    const args = saleArgs({ ...sale, settings: JSON.stringify(settings), holdMs: 3_000, perBuyer: 6, stock });
+    const args = saleArgs({ ...sale, settings: JSON.stringify(settings), holdMs: 3_000, perBuyer, stock });
     for (;;)
       try {
         const shards = nodes.find((node) => node.shards)?.shards;
