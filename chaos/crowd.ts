@@ -9,6 +9,7 @@ import { adminToken, type Answer as HttpAnswer, type RequestOptions, request, se
 import type { ReservationView, SaleView } from '../engine/schemas.ts';
 import { createSessions } from '../engine/sessions.ts';
 import { systemClock } from '../kernel/clock.ts';
+import { waitUntil } from '../services/waiting.ts';
 import type { Answer, Call, Operation, SaleRules, State, Wanted } from './history.ts';
 import type { Random } from './random.ts';
 
@@ -262,11 +263,10 @@ export async function startCrowd(options: {
     outcomes: () => Object.fromEntries([...outcomes].toSorted(([, a], [, b]) => b - a)),
     async more(count, limitMs) {
       const from = acknowledged;
-      for (const untilMs = nowMs() + limitMs; acknowledged < from + count; await systemClock.wait(10))
-        if (nowMs() > untilMs)
-          throw new Error(
-            `only ${acknowledged - from} of ${count} calls succeeded within ${limitMs} ms: ${JSON.stringify(Object.fromEntries(outcomes))}`,
-          );
+      if (!(await waitUntil(async () => acknowledged >= from + count, limitMs, 10)))
+        throw new Error(
+          `only ${acknowledged - from} of ${count} calls succeeded within ${limitMs} ms: ${JSON.stringify(Object.fromEntries(outcomes))}`,
+        );
     },
     async stop() {
       over = true;

@@ -4,33 +4,26 @@
  * is not as it must be.
  */
 import Table from 'cli-table3';
-import { Command, InvalidArgumentError, Option } from 'commander';
+import { Command, Option } from 'commander';
 import { createSaleView } from '../cli/sale-view.ts';
 import { limits } from '../kernel/limits.ts';
 import { type AwayOptions, type AwayReport, runLedgerAway, wrongsOf } from './ledger-away-run.ts';
-
-const count =
-  (least: number) =>
-  (text: string): number => {
-    const value = Number(text);
-    if (!Number.isInteger(value) || value < least) throw new InvalidArgumentError(`a whole number from ${least} on`);
-    return value;
-  };
+import { wholeNumber } from './whole-number.ts';
 
 const options = new Command('ledger-away')
   .description('Postgres or Kafka away under full load: what the outbox, Valkey’s memory and its log do')
   .addOption(
-    new Option('--events <n>', 'that the outbox may have; it is filled').argParser(count(2_000)).default(200_000),
+    new Option('--events <n>', 'that the outbox may have; it is filled').argParser(wholeNumber(2_000)).default(200_000),
   )
   .addOption(new Option('--away <server>', 'which goes away').choices(['postgres', 'kafka']).default('postgres'))
   .addOption(
-    new Option('--churn <n>', 'events of a load that goes on beside the ledger').argParser(count(0)).default(0),
+    new Option('--churn <n>', 'events of a load that goes on beside the ledger').argParser(wholeNumber(0)).default(0),
   )
   .addOption(
     new Option(
       '--remember <seconds>',
       `how long ended reservations are remembered (default ${limits.rememberSeconds}; with --churn 5)`,
-    ).argParser(count(1)),
+    ).argParser(wholeNumber(1)),
   )
   .addOption(new Option('--json', 'the report as one JSON object on the last line').default(false))
   .parse()

@@ -9,12 +9,10 @@ import { controls } from './controls.ts';
 import { faults } from './faults.ts';
 import { lineOf, type Run, tableOf } from './report.ts';
 import { whyNot } from './requirements.ts';
+import { wholeNumber } from './whole-number.ts';
 
 const names = Object.keys(faults);
-const whole = (text: string): number => {
-  if (!/^\d{1,9}$/.test(text)) throw new InvalidArgumentError('a whole number');
-  return Number(text);
-};
+const whole = wholeNumber(0, 999_999_999);
 const faultName = (text: string, before: string[]): string[] => {
   if (!names.includes(text)) throw new InvalidArgumentError(`one of ${names.join(', ')}`);
   return [...before, text];

@@ -4,6 +4,7 @@
  */
 import Table from 'cli-table3';
 import { Command, InvalidArgumentError, Option } from 'commander';
+import { wholeNumber } from '../whole-number.ts';
 import { httpFuzzer } from './http-fuzzer.ts';
 import type { Finding } from './report.ts';
 import { type Fuzzer, type FuzzReport, runRounds } from './rounds.ts';
@@ -12,11 +13,7 @@ import { saleId, sideId, startTarget } from './target.ts';
 import { webSocketFuzzer } from './websocket-fuzzer.ts';
 
 const parts = ['http', 'websocket', 'schemathesis'] as const;
-const whole = (text: string): number => {
-  const value = Number(text);
-  if (!Number.isInteger(value) || value < 0) throw new InvalidArgumentError('a whole number from 0 on');
-  return value;
-};
+const whole = wholeNumber(0);
 const minutesOf = (text: string): number => {
   const value = Number(text);
   if (!(value > 0)) throw new InvalidArgumentError('a number above 0');

@@ -6,16 +6,13 @@ import { fork } from 'node:child_process';
 import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import Table from 'cli-table3';
-import { Command, InvalidArgumentError, Option } from 'commander';
+import { Command, Option } from 'commander';
 import { createSaleView } from '../../cli/sale-view.ts';
+import { wholeNumber } from '../whole-number.ts';
 import type { WorkerOrder } from './worker.ts';
 import type { SeedReport } from './world.ts';
 
-const count = (text: string): number => {
-  const value = Number(text);
-  if (!Number.isInteger(value) || value < 1) throw new InvalidArgumentError('a whole number from 1 on');
-  return value;
-};
+const count = wholeNumber(1);
 
 const options = new Command('simulate')
   .description(
