@@ -6,7 +6,7 @@ import { spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { adminToken, sessionSecret } from '../cli/testbed.ts';
-import { runServe, type Served } from '../cli/testbed-command.ts';
+import { runCommand, runServe, type Served } from '../cli/testbed-command.ts';
 import { systemClock } from '../kernel/clock.ts';
 import { environmentWithoutServices } from '../lua/testing.ts';
 import { sendSignal } from '../services/children.ts';
@@ -79,6 +79,8 @@ export async function startBed(options: BedOptions) {
   const proxies: Partial<Record<Store, TcpProxy>> = {};
   /** Every process ever started, for their logs; those that run now, by role. */
   const all: { name: string; served: Served }[] = [];
+  /** What a start said that came to nothing: while its store is on its way up that is right. */
+  const failedStarts = new Map<string, string>();
   const running = new Map<string, Served>();
   /** Roles that were told to end; another that ends has crashed. */
   const crashed: string[] = [];
@@ -139,6 +141,7 @@ export async function startBed(options: BedOptions) {
         });
         return;
       } catch (error) {
+        failedStarts.set(name, `${failedStarts.get(name) ?? ''}${error instanceof Error ? error.message : error}\n`);
         if (Date.now() > untilMs) throw error;
       }
     }
@@ -238,6 +241,8 @@ export async function startBed(options: BedOptions) {
       if (!proxy) throw new Error(`${store} is not behind a proxy in this bed`);
       return proxy;
     },
+    /** Runs a command of the same release on the same stores. */
+    command: (args: string[]) => runCommand(args, serveEnv, options.tree === undefined ? {} : { tree: options.tree }),
     serve,
     endRole,
     kill,
@@ -249,6 +254,7 @@ export async function startBed(options: BedOptions) {
       mkdirSync(into, { recursive: true });
       for (const [i, { name, served }] of all.entries())
         writeFileSync(join(into, `${i}-${name}.log`), served.stdout() + served.stderr());
+      for (const [name, text] of failedStarts) writeFileSync(join(into, `${name}-failed-starts.log`), text);
     },
     stop,
   };

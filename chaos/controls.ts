@@ -114,6 +114,13 @@ export const controls: Record<string, Control> = {
       replace('ledger/rebuild.ts', 'if (ranges.length > 0)', 'if (ranges.length > 1e9)'),
     ],
   },
+  'pass-by-the-topic': {
+    breaks: 'a rebuild gives the ledger what the topic never gets',
+    checker: 'no-gap-no-fork',
+    fault: 'rebuild',
+    changes: [replace('ledger/rebuild.ts', 'await forward(batches);', '')],
+    bed: { transport: 'kafka' },
+  },
   'forget-the-fence': {
     breaks: 'nobody compares how far a shard was seen with how far it is',
     checker: 'fenced',

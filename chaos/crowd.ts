@@ -182,7 +182,7 @@ export async function startCrowd(options: {
     // A few let it lapse, or come when it just has.
     if (random.chance(0.2)) return;
     if (random.chance(0.05))
-      await systemClock.wait((held?.reservation?.expiresAtMs ?? 0) - Date.now() + random.int(-30, 90));
+      await systemClock.wait(Math.max(0, (held?.reservation?.expiresAtMs ?? 0) - Date.now() + random.int(-30, 90)));
     const kind = random.chance(plan.saleId === 'last' ? 0.3 : 0.7) ? 'commit' : 'release';
     await insist(...at, { kind, reservation }, random);
     if (random.chance(0.1))

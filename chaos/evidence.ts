@@ -3,6 +3,9 @@ import { Redis } from 'iovalkey';
 import type { Pool } from 'pg';
 import { batchOf } from '../engine/outbox.ts';
 import { encodeReservationId, shardKey } from '../kernel/ids.ts';
+import { createLogger } from '../kernel/logger.ts';
+import type { Batch } from '../ledger/events.ts';
+import { replayFromKafka } from '../ledger/kafka.ts';
 import type { RebuildReport } from '../ledger/rebuild.ts';
 import type { Fact, Line, SaleRules } from './history.ts';
 
@@ -42,6 +45,8 @@ export type Evidence = {
   quarantined: { shard: number; epoch: number; seqFirst: number; seqLast: number; reason: string }[];
   /** What Valkey's outboxes still have. */
   outboxes: BatchRow[];
+  /** What Kafka has, in its order; null where events go straight to the ledger. */
+  topic: BatchRow[] | null;
   sales: { saleId: string; shard: number; no: number }[];
 };
 
@@ -50,8 +55,13 @@ const numbers = <const Name extends string>(row: Row, ...names: Name[]): Record<
   Object.fromEntries(names.map((name) => [name, Number(row[name])])) as Record<Name, number>;
 const ms = (column: string): string => `extract(epoch from ${column}) * 1000`;
 
-/** Reads all of it. Nothing may be under way any more. */
-export async function gatherEvidence(pool: Pool, valkeyUrl: string, shards: number): Promise<Evidence> {
+/** Reads all of it. Nothing may be under way any more. `broker`: null where there is no Kafka. */
+export async function gatherEvidence(
+  pool: Pool,
+  valkeyUrl: string,
+  broker: string | null,
+  shards: number,
+): Promise<Evidence> {
   const query = async (text: string): Promise<Row[]> => (await pool.query<Row>(text)).rows;
   const balances = (rows: Row[]): BalanceRow[] =>
     rows.map((row) => ({
@@ -99,6 +109,7 @@ export async function gatherEvidence(pool: Pool, valkeyUrl: string, shards: numb
       ...{ seqFirst: Number(row.seq_first), seqLast: Number(row.seq_last), reason: row.reason ?? '' },
     })),
     outboxes: await readOutboxes(valkeyUrl, shards),
+    topic: broker === null ? null : await readTopic(pool, broker, shards),
     sales: (await query('select id, shard, sale as no from ledger.sale')).map((row) => ({
       ...{ saleId: row.id ?? '', ...numbers(row, 'shard', 'no') },
     })),
@@ -145,6 +156,24 @@ async function readFacts(query: (text: string) => Promise<Row[]>): Promise<Fact[
   return facts.sort((a, b) => a.shard - b.shard || a.seq - b.seq);
 }
 
+const rowOf = ({ shard, seqFirst, seqLast, epoch, at, digest }: Batch): BatchRow => ({
+  ...{ shard, seqFirst, seqLast, epoch, digest, atMs: Date.parse(at) },
+});
+
+async function readTopic(pool: Pool, broker: string, shards: number): Promise<BatchRow[]> {
+  const { rows } = await pool.query<{ name: string }>('select name from ledger.deployment');
+  const found: BatchRow[] = [];
+  for (let shard = 0; shard < shards; shard++)
+    await replayFromKafka({
+      ...{ brokers: [broker], name: rows[0]?.name ?? '', shard, from: 1, to: Number.MAX_SAFE_INTEGER, limitMs: 60_000 },
+      logger: createLogger({ level: 'silent', name: 'evidence' }),
+      async take(batches) {
+        found.push(...batches.map(rowOf));
+      },
+    });
+  return found;
+}
+
 async function readOutboxes(valkeyUrl: string, shards: number): Promise<BatchRow[]> {
   const redis = new Redis(valkeyUrl, { maxRetriesPerRequest: 3 });
   redis.on('error', () => undefined);
@@ -152,8 +181,7 @@ async function readOutboxes(valkeyUrl: string, shards: number): Promise<BatchRow
     const found: BatchRow[] = [];
     for (let shard = 0; shard < shards; shard++)
       for (const [, fields] of await redis.xrangeBuffer(`${shardKey(shard).replace(/shard$/, '')}outbox`, '-', '+')) {
-        const { seqFirst, seqLast, epoch, at, digest } = batchOf(shard, fields[1] ?? Buffer.alloc(0));
-        found.push({ shard, seqFirst, seqLast, epoch, atMs: Date.parse(at), digest });
+        found.push(rowOf(batchOf(shard, fields[1] ?? Buffer.alloc(0))));
       }
     return found;
   } finally {

@@ -103,7 +103,8 @@ export async function oneRun(options: RunOptions): Promise<RunResult> {
     const pool = new Pool({ connectionString: bed.service('postgres').url });
     let evidence: Evidence;
     try {
-      evidence = await gatherEvidence(pool, await primaryUrl(bed), shards);
+      const broker = bed.has('kafka') ? bed.service('kafka').url : null;
+      evidence = await gatherEvidence(pool, await primaryUrl(bed), broker, shards);
     } finally {
       await pool.end();
     }
@@ -147,6 +148,7 @@ async function strikeIt(
       await systemClock.wait(random.int(0, 300));
       await prepared.strike({
         ...scene,
+        first: strikes.length === 0,
         struck: (what) => strikes.push({ what, atMs: nowMs(), inFlight: crowd.inFlight() }),
         wentBack: () => {
           fates.wentBackMs.push(nowMs());

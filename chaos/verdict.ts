@@ -4,6 +4,7 @@ import { linearizable } from './check/linearizable.ts';
 import { neverOversold } from './check/never-oversold.ts';
 import { oneOutcome } from './check/one-outcome.ts';
 import { sameKeySameAnswer } from './check/same-key-same-answer.ts';
+import { topicWhole } from './check/topic-whole.ts';
 import { witness } from './check/witness.ts';
 import { duelPrefix } from './crowd.ts';
 import type { Evidence } from './evidence.ts';
@@ -54,7 +55,7 @@ export function check(
   const all: Record<string, Finding[]> = {
     'no-ack-lost': [...noAckLost(history, missing, evidence.losses, fates), ...salesLost(made, evidence)],
     fenced: fenced(history, missing, fates.wentBackMs),
-    'no-gap-no-fork': noGapNoFork(evidence),
+    'no-gap-no-fork': [...noGapNoFork(evidence), ...topicWhole(evidence)],
     'never-oversold': [...neverOversold(rest), ...storesAgree(evidence, history.facts)],
     'one-outcome': oneOutcome(rest),
     'limits-hold': limitsHold(rest),

@@ -52,7 +52,7 @@ export type Stores = {
 export async function openStores(
   config: Config,
   logger: Logger,
-  options: { observe?: boolean; replicaWaited?: EngineStats['replicaWaited'] } = {},
+  options: { observe?: boolean; sells?: boolean; replicaWaited?: EngineStats['replicaWaited'] } = {},
 ): Promise<Stores> {
   const pool = createPool(config.databaseUrl, logger);
   let complaint = '';
@@ -103,6 +103,9 @@ export async function openStores(
   }
 }
 
+const kafkaCarrier = (config: Config, name: string, logger: Logger): Carrier =>
+  createKafkaCarrier({ brokers: config.kafkaBrokers, name, logger });
+
 const drainSeconds = 60;
 const replaySeconds = 600;
 
@@ -129,14 +132,16 @@ export async function rebuild(
   more: { discard?: boolean; progress?: RebuildProgress } = {},
 ): Promise<RebuildReport> {
   const lock = await stores.pool.connect();
+  const carrier = config.transport === 'kafka' ? kafkaCarrier(config, stores.name, logger) : null;
   try {
     const taken = await lock.query<{ ok: boolean }>(
       "select pg_try_advisory_lock(hashtext('stampede.rebuild'), $1) as ok",
       [shard],
     );
     if (!taken.rows[0]?.ok) throw new RebuildUnderWay(shard);
-    return await rebuildLocked(config, stores, shard, logger, more);
+    return await rebuildLocked(config, stores, shard, logger, carrier, more);
   } finally {
+    await carrier?.close();
     // Ends the connection, and the lock with it.
     lock.release(true);
   }
@@ -153,7 +158,8 @@ function rebuildLocked(
   stores: Stores,
   shard: number,
   logger: Logger,
-  more: { discard?: boolean; progress?: RebuildProgress } = {},
+  carrier: Carrier | null,
+  more: { discard?: boolean; progress?: RebuildProgress },
 ): Promise<RebuildReport> {
   const { valkey, ledger } = stores;
   const { outboxEvents, rememberSeconds } = config;
@@ -175,6 +181,9 @@ function rebuildLocked(
       await replay?.(async (batches) => {
         await applyBatches(ledger, shard, batches);
       });
+    },
+    async forward(batches) {
+      await carrier?.deliver(shard, batches);
     },
     ...more,
   });
@@ -252,7 +261,10 @@ export async function startProcess(
   const logger = createLogger({ level: config.logLevel, name: 'stampede' });
   const registry = new Registry();
   const stats = createEngineStats(registry);
-  const stores = await openStores(config, logger, { replicaWaited: stats.replicaWaited });
+  const stores = await openStores(config, logger, {
+    replicaWaited: stats.replicaWaited,
+    sells: wanted.includes('http'),
+  });
   const { shards, pool, ledger, outbox } = stores;
   const ledgerStats = createLedgerStats(registry);
   const has = (role: Role): boolean => wanted.includes(role);
@@ -288,8 +300,7 @@ export async function startProcess(
       const relay = startRelay({
         shards: config.shards,
         source: outbox,
-        carrier:
-          config.transport === 'kafka' ? createKafkaCarrier({ brokers: config.kafkaBrokers, name, logger }) : direct,
+        carrier: config.transport === 'kafka' ? kafkaCarrier(config, name, logger) : direct,
         watermark: (shard) => ledger.watermark(shard),
         fillGap: (shard, from, to) =>
           fillGap({ store: ledger, shard, from, to, replay: replayOf(config, name, logger, shard, from, to) }),

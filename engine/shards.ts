@@ -64,7 +64,14 @@ function watched(authority: EpochAuthority, watch: Watch): EpochAuthority {
  * Opens every shard (at the start and after each reconnection) and watches them. Resolves when all that can be opened
  * are open; a shard that can't be stays fenced and is tried again.
  */
-export async function openShards(options: Omit<ShardOptions, 'watchedMs'> & { count: number }): Promise<Shards> {
+export async function openShards(
+  options: Omit<ShardOptions, 'watchedMs'> & {
+    count: number;
+    /** False: it tells no buyer anything (a relay, a sweeper), so that nobody has to wait for it, or to fear what it told. */
+    sells?: boolean;
+  },
+): Promise<Shards> {
+  const sells = options.sells ?? true;
   const { valkey, clock, logger } = options;
   const watch = createWatch(clock, limits.watchGapMs);
   const authority = watched(options.authority, watch);
@@ -110,7 +117,11 @@ export async function openShards(options: Omit<ShardOptions, 'watchedMs'> & { co
     if (options.observe) return;
     const seen = all.flatMap((shard) => shard.sighting ?? []);
     for (const [runId, sightings] of Map.groupBy(seen, (one) => one.runId)) {
-      const grants = await authority.report(engine, runId, sightings);
+      const grants = await authority.report(
+        engine,
+        runId,
+        sightings.map((one) => ({ ...one, open: one.open && sells })),
+      );
       for (const grant of grants) {
         const shard = shardAt(grant.shard);
         // Whoever was granted it does not know that this engine goes on with another server.

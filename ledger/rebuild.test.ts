@@ -27,6 +27,7 @@ import {
 } from '../lua/testing.ts';
 import type { ServiceSet } from '../services/services.ts';
 import { applyBatches, ShardStopped } from './apply.ts';
+import type { Batch } from './events.ts';
 import { createLedgerStore, readWatermark } from './postgres.ts';
 import { reconcile } from './reconcile.ts';
 import { readStops, retryStopped } from './stops.ts';
@@ -167,6 +168,34 @@ test('rebuilding a shard that has all its data gives the ledger what it had not,
   expect((await readWatermark(pool, 0)).watermark).toBe(seq);
   expect((await reserve(shard, [{ buyer: 'zoe' }]))[0]).toMatchObject({ status: 'ok', seq: seq + 1 });
 });
+
+test('a relay or a sweeper tells buyers nothing: a rebuild neither waits for it nor counts it once it is dead', async () => {
+  const relay = await openTestEngine(services, pool, { sells: false });
+  const { rows } = await pool.query<{ open: boolean }>('select open from ledger.sighting order by open');
+  await relay.close();
+  expect(rows).toEqual([{ open: false }, { open: true }]);
+}, 60_000);
+
+test('what the ledger gets from a rebuild alone has been sent on before: who reads the topic misses nothing', async () => {
+  const shard = engine.shard(0);
+  await makeSale(shard, sale);
+  await randomLoad(shard, { seed: 4, calls: 60 });
+  const watermark = await level(engine, pool);
+  await reserve(shard, [{ buyer: 'ann' }]);
+  await reserve(shard, [{ buyer: 'bob' }]);
+  const away = async (): Promise<void> => {
+    throw new Error('the topic is away');
+  };
+  await expect(rebuild(targetOf, { forward: away })).rejects.toThrow('the topic is away');
+  expect((await readWatermark(pool, 0)).watermark).toBe(watermark);
+  const sent: number[] = [];
+  const forward = async (batches: Batch[]): Promise<void> => {
+    sent.push(...batches.flatMap(({ events }) => events.map(({ seq }) => seq)));
+  };
+  expect(await rebuild(targetOf, { forward })).toMatchObject({ seq: watermark + 2, lost: null });
+  expect(sent).toEqual([watermark + 1, watermark + 2]);
+  await open();
+}, 60_000);
 
 test('what the ledger had not is reported, and what was sold of it is on sale again', async () => {
   const shard = engine.shard(0);

@@ -9,6 +9,7 @@ import type { Logger } from '../kernel/logger.ts';
 import { createWatch } from '../kernel/watch.ts';
 import { applyBatches, ShardStopped } from './apply.ts';
 import { engineSilenceMs, silenceFor } from './authority.ts';
+import type { Batch } from './events.ts';
 import { goneReason } from './gap.ts';
 import { buildShard, type RebuildTarget } from './rebuild-content.ts';
 import type { LedgerStore } from './store.ts';
@@ -70,8 +71,17 @@ async function noteDone(store: LedgerStore, token: string, report: RebuildReport
     throw new Error(`another rebuild of shard ${report.shard} has begun`);
 }
 
-/** Gives the ledger what the fenced shard's outbox has, up to the shard's last sequence; else nothing may be cleared. */
-async function drainOutbox(store: LedgerStore, shard: number, target: RebuildTarget, lastSeq: number): Promise<void> {
+/**
+ * Gives the ledger what the fenced shard's outbox has, up to the shard's last sequence; else nothing may be cleared. `forward`
+ * has it first: who reads the topic would miss for ever what only the ledger got.
+ */
+async function drainOutbox(
+  store: LedgerStore,
+  shard: number,
+  target: RebuildTarget,
+  lastSeq: number,
+  forward: (batches: Batch[]) => Promise<void>,
+): Promise<void> {
   let { watermark } = await applyBatches(store, shard, []);
   for (;;) {
     const batches = await target.read(watermark);
@@ -82,6 +92,7 @@ async function drainOutbox(store: LedgerStore, shard: number, target: RebuildTar
       throw new ShardStopped(shard, reason);
     }
     if (batches.length === 0) return;
+    await forward(batches);
     const applied = await applyBatches(store, shard, batches);
     if (applied.watermark === watermark)
       throw new Error(`the ledger takes nothing of shard ${shard} after ${watermark}`);
@@ -101,7 +112,8 @@ async function drainClosed(store: LedgerStore, shard: number, target: RebuildTar
 }
 
 /**
- * Rebuilds one shard. `drained` resolves when whatever else carries its events (Kafka) has given the ledger all it had.
+ * Rebuilds one shard. `drained` resolves when whatever else carries its events (Kafka) has given the ledger all it had;
+ * `forward` takes there what it never got.
  * Rejects with ShardStopped when what is still on its way can't be applied.
  */
 export async function rebuildShard(options: {
@@ -109,6 +121,7 @@ export async function rebuildShard(options: {
   shard: number;
   target(token: string): RebuildTarget;
   drained(): Promise<void>;
+  forward(batches: Batch[]): Promise<void>;
   rememberSeconds: number;
   /** Of a stopped shard: leave out what can't be applied, and all that follows it. It is kept in `ledger.quarantine`. */
   discard?: boolean;
@@ -138,7 +151,7 @@ export async function rebuildShard(options: {
   try {
     await options.drained();
     if (closed) await drainClosed(store, shard, target);
-    else await drainOutbox(store, shard, target, found.seq);
+    else await drainOutbox(store, shard, target, found.seq, options.forward);
   } catch (error) {
     if (!(error instanceof ShardStopped) || !options.discard) throw error;
     const { watermark } = await store.watermark(shard);

@@ -194,7 +194,7 @@ export function redisOf(services: ServiceSet): Redis {
 export async function openTestEngine(
   services: ServiceSet,
   pool: Pool,
-  more: { count?: number; observe?: boolean; drained?: (shard: number) => Promise<boolean> } = {},
+  more: { count?: number; observe?: boolean; sells?: boolean; drained?: (shard: number) => Promise<boolean> } = {},
 ): Promise<TestEngine> {
   const shards = await openShards({
     valkey: connectValkey([String(services.services.valkey?.url)], () => undefined),
@@ -267,7 +267,7 @@ export async function level(engine: TestEngine, pool: Pool): Promise<number> {
 
 export type Rebuild = (
   target?: (token: string) => RebuildTarget,
-  more?: { discard?: boolean; rememberSeconds?: number },
+  more?: { discard?: boolean; rememberSeconds?: number; forward?(batches: Batch[]): Promise<void> },
 ) => Promise<RebuildReport>;
 
 /** Rebuilds of shard 0, on a target of the test's own if it gives one. */
@@ -289,6 +289,7 @@ export function rebuildsOn(pool: Pool, valkey: Valkey): { targetOf: typeof targe
           logger: silent,
         },
         drained: async () => undefined,
+        forward: async () => undefined,
         ...more,
       }),
   };

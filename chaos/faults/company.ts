@@ -2,11 +2,15 @@
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { waitUntil } from '../../services/waiting.ts';
+import { shards } from '../bed.ts';
 import { copyTree } from '../broken-tree.ts';
 import { startEcho } from '../kafka-echo.ts';
 import { faketimePath } from '../requirements.ts';
 import { type Fault, rest, startAll } from './fault.ts';
 
+/** So many calls succeed while a relay is away, within so long. */
+const enough = 300;
+const enoughMs = 20_000;
 /** So many messages come again at least, within so long. */
 const echoed = 100;
 const echoMs = 20_000;
@@ -87,6 +91,24 @@ export const companyFaults: Record<string, Fault> = {
         },
       };
     },
+  },
+  rebuild: {
+    about: 'an operator rebuilds a shard that sells, at times with much in its outbox: its relay is away',
+    prepare: async () => ({
+      bed: {},
+      async strike({ bed, crowd, random, struck, first }) {
+        const relayAway = first || random.chance(0.5);
+        if (relayAway) {
+          await bed.kill('relay');
+          await crowd.more(enough, enoughMs);
+        }
+        const shard = String(random.below(shards));
+        struck(`rebuild of shard ${shard}${relayAway ? ', its relay away' : ''}`);
+        const command = bed.command(['rebuild', '--shard', shard, '--json']);
+        if ((await command.ended) !== 0) throw new Error(`the rebuild failed: ${command.stderr()}`);
+        if (relayAway) await bed.start('relay');
+      },
+    }),
   },
   rollout: {
     about:

@@ -11,6 +11,8 @@ export type Scene = {
   bed: Bed;
   crowd: Crowd;
   random: Random;
+  /** Whether it is the first strike of the run. */
+  first: boolean;
   /** Says that the fault strikes now, and what it is exactly: the calls in flight are counted. */
   struck(what: string): void;
   /** From now on Valkey has less than it had: nothing may be sold from it. */

@@ -137,6 +137,9 @@ export function startNode(options: NodeOptions): Node {
             await apply(shard, batches);
           });
         },
+        async forward(batches) {
+          await kafka?.carrierFor(process).deliver(shard, batches);
+        },
       });
     } finally {
       stopListening();
@@ -167,7 +170,7 @@ export function startNode(options: NodeOptions): Node {
   const begin = async (): Promise<void> => {
     const shards = await openShards({
       ...{ valkey, authority, count: 1, outboxEvents, rememberSeconds, clock, logger },
-      drained,
+      ...{ drained, sells: roles.includes('http') },
     });
     node.shards = shards;
     scheduler.note(`${name} serves`);
