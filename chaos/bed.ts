@@ -9,7 +9,7 @@ import { adminToken, sessionSecret } from '../cli/testbed.ts';
 import { runCommand, runServe, type Served } from '../cli/testbed-command.ts';
 import { systemClock } from '../kernel/clock.ts';
 import { environmentWithoutServices } from '../lua/testing.ts';
-import { sendSignal } from '../services/children.ts';
+import { atParentDeath, sendSignal, type Testament } from '../services/children.ts';
 import { type ServiceName, type ServiceSet, startServices, type ValkeyOptions } from '../services/services.ts';
 import { startProxy, type TcpProxy } from './proxy.ts';
 
@@ -74,7 +74,7 @@ function signalFamily(pid: number | null, name: 'SIGSTOP' | 'SIGCONT'): void {
 export async function startBed(options: BedOptions) {
   const { folder } = options;
   const env = environmentWithoutServices();
-  const mounts: string[] = [];
+  const mounts: { place: string; atDeath: Testament }[] = [];
   const sets: ServiceSet[] = [];
   const proxies: Partial<Record<Store, TcpProxy>> = {};
   /** Every process ever started, for their logs; those that run now, by role. */
@@ -93,7 +93,10 @@ export async function startBed(options: BedOptions) {
     await Promise.all(serving.map((served) => served.stop()));
     for (const proxy of Object.values(proxies)) await proxy.close();
     for (const set of sets) await set.stop();
-    for (const place of mounts) spawnSync('umount', ['-l', place]);
+    for (const { place, atDeath } of mounts) {
+      spawnSync('umount', ['-l', place]);
+      atDeath.callOff();
+    }
   };
   const setOf = (store: Store): ServiceSet => {
     const set = sets.find(({ services }) => services[serviceOf[store]]);
@@ -188,7 +191,7 @@ export async function startBed(options: BedOptions) {
         place,
       ]);
       if (mounted.status !== 0) throw new Error(`no small disk at ${place}: ${mounted.stderr}`);
-      mounts.push(place);
+      mounts.push({ place, atDeath: atParentDeath(['umount', '-l', place], process.env) });
     }
     for (const store of options.proxied ?? []) proxies[store] = await startProxy(() => addressOf(store));
     const kafkaProxy = proxies.kafka;

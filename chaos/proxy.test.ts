@@ -58,7 +58,9 @@ it('cut: who is connected is reset, who comes is reset, and later it is fine', a
   await expect.poll(() => before.ended).toBe('ECONNRESET');
   const during = await dial();
   await expect.poll(() => during.ended).not.toBe('');
+  expect(proxy.touched()).toBe(2);
   proxy.set('fine');
+  expect(proxy.touched()).toBe(0);
   await talks('again');
 });
 
@@ -72,6 +74,7 @@ it.each([
   arrived = '';
   proxy.set(weather);
   client.socket.write('b');
+  await expect.poll(() => proxy.touched()).toBe(1);
   if (expected) await expect.poll(() => arrived).toBe(expected);
   else {
     // A second connection that goes through in fine weather shows that the first had its time.
@@ -92,6 +95,7 @@ it('slow: late, whole and in order, also when it is fine again before it has com
   client.socket.write('a');
   await expect.poll(() => arrived, { interval: 1 }).toBe('a');
   expect(performance.now() - fromMs).toBeGreaterThan(90);
+  expect(proxy.touched()).toBeGreaterThan(0);
   client.socket.write('b');
   proxy.set('fine');
   client.socket.write('c');

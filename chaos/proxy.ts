@@ -12,6 +12,8 @@ export type TcpProxy = {
   port: number;
   /** Connections of a `silent` or `deaf` time never recover: they are reset when it ends. */
   set(weather: Weather, delayMs?: number): void;
+  /** Pieces that were swallowed or late, and connections that were reset or refused, since the weather was set last. */
+  touched(): number;
   close(): Promise<void>;
 };
 
@@ -21,6 +23,7 @@ const closeMs = 2_000;
 export async function startProxy(target: () => { host: string; port: number }): Promise<TcpProxy> {
   let weather: Weather = 'fine';
   let delayMs = 0;
+  let touched = 0;
   const pairs = new Set<readonly [Socket, Socket]>();
 
   /** Behind a pulled cable one side doesn't hear that the other has gone; it does when the cable is back. */
@@ -36,7 +39,9 @@ export async function startProxy(target: () => { host: string; port: number }): 
     let last = Promise.resolve();
     let queued = 0;
     from.on('data', (piece: Buffer) => {
-      if (weather === 'silent' || (weather === 'deaf' && answers)) return;
+      const swallowed = weather === 'silent' || (weather === 'deaf' && answers);
+      if (swallowed || weather === 'slow') touched++;
+      if (swallowed) return;
       if (weather !== 'slow' && queued === 0) {
         if (!to.write(piece)) {
           from.pause();
@@ -54,6 +59,7 @@ export async function startProxy(target: () => { host: string; port: number }): 
   };
   const server = createServer((client) => {
     if (weather === 'cut') {
+      touched++;
       client.resetAndDestroy();
       return;
     }
@@ -81,7 +87,9 @@ export async function startProxy(target: () => { host: string; port: number }): 
   };
   return {
     port,
+    touched: () => touched,
     set(next, ms = 0) {
+      touched = next === 'cut' ? pairs.size : 0;
       if (next === 'cut' || weather === 'silent' || weather === 'deaf') endAll();
       weather = next;
       delayMs = ms;

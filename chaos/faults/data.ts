@@ -2,6 +2,8 @@
 import { closeSync, mkdirSync, openSync, realpathSync, rmSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { Redis } from 'iovalkey';
+import { Client } from 'pg';
+import { waitUntil } from '../../services/waiting.ts';
 import type { Bed } from '../bed.ts';
 import { copyFiles } from '../old-copy.ts';
 import { makeFragileDisk } from '../power-loss.ts';
@@ -27,6 +29,25 @@ async function fillDisk(folder: string, forMs: number): Promise<() => void> {
   return () => rmSync(path);
 }
 
+async function answers(bed: Bed, store: 'valkey' | 'postgres'): Promise<boolean> {
+  if (store === 'valkey')
+    return await onValkey(bed, store, (redis) => redis.ping()).then(
+      () => true,
+      () => false,
+    );
+  const client = new Client({ connectionString: bed.service(store).url, connectionTimeoutMillis: 2_000 });
+  client.on('error', () => undefined);
+  try {
+    await client.connect();
+    await client.query('select 1');
+    return true;
+  } catch {
+    return false;
+  } finally {
+    await client.end().catch(() => undefined);
+  }
+}
+
 function diskFull(store: 'valkey' | 'postgres'): Fault {
   return {
     about: `${store}'s disk is full for a while (a small tmpfs)`,
@@ -37,8 +58,12 @@ function diskFull(store: 'valkey' | 'postgres'): Fault {
         struck(`disk full: ${store}`);
         const makeRoom = await fillDisk(bed.service(store).dataDir ?? '', random.int(800, 2_500));
         makeRoom();
-        // It may have given up meanwhile.
-        await bed.start(store);
+        // It may have given up meanwhile, and its end not be known yet.
+        const works = async (): Promise<boolean> => {
+          await bed.start(store);
+          return await answers(bed, store);
+        };
+        if (!(await waitUntil(works, backMs))) throw new Error(`${store} does not come back`);
       },
     }),
   };
@@ -56,6 +81,8 @@ async function onValkey<T>(bed: Bed, store: 'valkey' | 'replica', work: (redis: 
 
 const enough = 300;
 const enoughMs = 20_000;
+/** A store that has given up replays its log first. */
+const backMs = 60_000;
 
 export const dataFaults: Record<string, Fault> = {
   'disk-full-valkey': diskFull('valkey'),

@@ -11,7 +11,9 @@ function network(store: Networked, weather: 'cut' | 'silent' | 'deaf' | 'slow', 
         struck(`${store}: ${weather}`);
         bed.proxy(store).set(weather, random.int(20, 250));
         await rest(random, 800, weather === 'silent' || weather === 'deaf' ? 6_500 : 3_000);
+        const touched = bed.proxy(store).touched();
         bed.proxy(store).set('fine');
+        if (touched === 0) throw new Error(`nothing went to ${store} or came from it while its network was ${weather}`);
       },
     }),
   };
