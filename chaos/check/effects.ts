@@ -69,7 +69,13 @@ export function effectsOf({ sales, operations, facts }: History): Effects {
     const saleId = saleOf(fact)?.saleId;
     if ('units' in fact) {
       const asked = (adjusts.get(`${saleId}/${fact.id}`) ?? []).filter(mayHaveHappened);
-      return asked.filter(({ call }) => call.kind === 'adjust' && call.delta === fact.units);
+      return asked.filter(
+        ({ call }) =>
+          call.kind === 'adjust' &&
+          call.delta === fact.units &&
+          call.sku === fact.sku &&
+          call.warehouse === fact.warehouse,
+      );
     }
     if (fact.kind === 'reserved') {
       const asked = reserves.get(`${saleId}/${fact.buyer}/${fact.id.slice(28)}`) ?? [];

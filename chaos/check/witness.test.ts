@@ -1,69 +1,13 @@
 /** What the witness lets pass and what not, to the millisecond; and that it is quick enough for a run. */
 import { describe, expect, test } from 'vitest';
-import { encodeReservationId, keyDigest } from '../../kernel/ids.ts';
-import type { Answer, Fact, History, Operation } from '../history.ts';
+import type { Fact, History, Operation } from '../history.ts';
 import { limitsHold } from './limits-hold.ts';
 import { neverOversold } from './never-oversold.ts';
 import { oneOutcome } from './one-outcome.ts';
+import { asked, ended, granted, history, holdMs, reserved, settled, shardMs } from './one-sale.ts';
 import { sameKeySameAnswer } from './same-key-same-answer.ts';
 import { buyerName, type Plan, type Setting, simulate } from './testing.ts';
 import { witness } from './witness.ts';
-
-const shardMs = 4_000_000_000_000;
-const holdMs = 60_000;
-const lines = [{ sku: 'shoe', warehouse: 'east', quantity: 1 }];
-
-const history = (units: number, operations: Operation[], facts: Fact[], perBuyer = 0): History => ({
-  sales: [{ saleId: 's', shard: 0, no: 1, perBuyer, holdSeconds: holdMs / 1_000, extensions: 1, durability: 'fsync' }],
-  operations,
-  facts: [
-    {
-      ...{ shard: 0, no: 1, seq: 1, atMs: shardMs, kind: 'restocked', id: 'opening' },
-      ...{ sku: 'shoe', warehouse: 'east', units },
-    },
-    ...facts,
-  ],
-});
-const reserved = (seq: number, atMs = 0, key = 'k', who = seq): Fact => ({
-  ...{ shard: 0, no: 1, seq, atMs: shardMs + atMs, kind: 'reserved', lines, extensions: 0 },
-  ...{ id: encodeReservationId({ shard: 0, sale: 1, seq, buyer: buyerName(who), key: keyDigest(key) }) },
-  ...{ buyer: buyerName(who), expiresAtMs: shardMs + atMs + holdMs, lastExpiresAtMs: shardMs + atMs + holdMs },
-});
-const ended = (kind: 'released' | 'expired' | 'committed', seq: number, reservation: number, atMs = 0): Fact => ({
-  ...{ shard: 0, no: 1, seq, atMs: shardMs + atMs, kind, reservation, lines },
-});
-const granted = (fact: Fact): Answer => {
-  if (fact.kind !== 'reserved') throw new Error('not a reservation');
-  const { id, expiresAtMs } = fact;
-  return { status: 201, code: '', replayed: false, reservation: { id, state: 'held', expiresAtMs, lines: fact.lines } };
-};
-/** A reserve of one: granted as a fact has it, refused, or never answered. */
-const asked = (
-  who: number,
-  callMs: number,
-  atMs: number | null,
-  told: Partial<Answer> | Fact,
-  key = 'k',
-): Operation => {
-  const refused = { status: 409, code: '', reservation: null, replayed: false };
-  const answer = 'kind' in told ? granted(told) : { ...refused, ...told };
-  return {
-    ...{ client: who, saleId: 's', buyer: buyerName(who), callMs },
-    call: { kind: 'reserve', key, lines: [{ sku: 'shoe', quantity: 1 }] },
-    answered: atMs === null ? null : { atMs, answer },
-  };
-};
-const settled = (kind: 'commit' | 'release', fact: Fact, callMs: number, atMs: number, code = ''): Operation => {
-  const { reservation } = granted(fact);
-  if (!reservation) throw new Error('not a reservation');
-  const state = kind === 'commit' ? ('committed' as const) : ('released' as const);
-  const done = { status: 200, code: '', replayed: false, reservation: { ...reservation, state } };
-  return {
-    ...{ client: fact.seq, saleId: 's', buyer: buyerName(fact.seq), callMs },
-    call: { kind, reservation: reservation.id },
-    answered: { atMs, answer: code === '' ? done : { ...done, status: 409, code, reservation: null } },
-  };
-};
 
 describe('sold out', () => {
   const fact = reserved(2);
@@ -156,6 +100,68 @@ describe('real time', () => {
     expect(witness(history(9, [late, asked(2, 5, 10, b)], [b, a]))).toEqual([]);
     const early = asked(2, 20, null, {});
     expect(witness(history(9, [asked(3, 0, 10, a), early], [b, a])).join()).toMatch(/stands after/);
+  });
+});
+
+describe('stock', () => {
+  const stock = [{ sku: 'shoe', warehouse: 'east', quantity: 9 }];
+  const told = (code: string | null): Operation => {
+    const answer = { status: code ? 409 : 200, code: code ?? '', reservation: null, replayed: false };
+    return {
+      ...asked(9, 0, 10, {}),
+      call: { kind: 'adjust', id: 'c', sku: 'shoe', warehouse: 'east', delta: 2 },
+      answered: { atMs: 10, answer },
+    };
+  };
+  const change = (more: object = {}): Fact => ({
+    ...{ shard: 0, no: 1, seq: 2, atMs: shardMs, kind: 'restocked', id: 'c' },
+    ...{ sku: 'shoe', warehouse: 'east', units: 2, ...more },
+  });
+  /** Of a sale of which it is known what it was opened with. */
+  const found = (operations: Operation[], facts: Fact[], units = 9): string => {
+    const { sales, ...rest } = history(units, operations, facts);
+    return witness({ ...rest, sales: sales.map((sale) => ({ ...sale, stock })) }).join('\n');
+  };
+  const nobody = /restocked c, sequence 2 of shard 0: nobody asked for it, or all who did were refused/;
+
+  test('is changed by who asked for that, answered or not', () => {
+    expect(found([told(null)], [change()])).toBe('');
+    expect(found([{ ...told(null), answered: null }], [change()])).toBe('');
+  });
+  test.each<[name: string, operations: Operation[], fact: Fact]>([
+    ['was refused', [told('insufficient-stock')], change()],
+    ['was never asked for', [], change()],
+    ['was asked for under another id', [{ ...told(null), answered: null }], change({ id: 'd' })],
+    ['was asked for by another number', [{ ...told(null), answered: null }], change({ units: 3 })],
+    ['was asked for another warehouse', [{ ...told(null), answered: null }], change({ warehouse: 'west' })],
+    ['was asked for another article', [{ ...told(null), answered: null }], change({ sku: 'hat' })],
+  ])('is not changed by what %s', (_, operations, fact) => {
+    expect(found(operations, [fact])).toMatch(/nobody asked for it, or all who did were refused/);
+  });
+  test('may have changed unasked where nobody recorded who changes it', () => {
+    expect(witness(history(9, [], [change()]))).toEqual([]);
+    expect(found([told('insufficient-stock')], [change()])).toMatch(nobody);
+  });
+  test.each<[name: string, units: number, facts: Fact[], says: RegExp]>([
+    ['with more than it was set to', 10, [], /opens sale sale with 10 shoe in east, which was set to 9/],
+    ['with less', 8, [], /opens sale sale with 8 shoe in east, which was set to 9/],
+    ['twice', 9, [change({ id: 'opening', units: 9 })], /which was set to none/],
+    [
+      'with what it was not set to have',
+      9,
+      [change({ id: 'opening', warehouse: 'west' })],
+      /opens sale sale with 2 shoe in west, which was set to none/,
+    ],
+  ])('does not open %s', (_, units, facts, says) => {
+    expect(found([], facts, units)).toMatch(says);
+  });
+  test('opens with all that it was set to have', () => {
+    const { sales, ...rest } = history(9, [], []);
+    const more = [...stock, { sku: 'hat', warehouse: 'east', quantity: 3 }];
+    const none = [...stock, { sku: 'hat', warehouse: 'east', quantity: 0 }];
+    const of = (set: typeof stock): History => ({ ...rest, sales: sales.map((sale) => ({ ...sale, stock: set })) });
+    expect(witness(of(more))).toEqual(['Sale sale was opened without its 3 hat in east.']);
+    expect(witness(of(none))).toEqual([]);
   });
 });
 
