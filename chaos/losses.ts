@@ -3,6 +3,7 @@ import { decodeReservationId, shardOfSale } from '../kernel/ids.ts';
 import { shards } from './bed.ts';
 import type { Evidence, Loss } from './evidence.ts';
 import type { Fact, Finding, History, Operation } from './history.ts';
+import type { Fates } from './verdict.ts';
 
 type Reserved = Extract<Fact, { kind: 'reserved' }>;
 
@@ -56,23 +57,24 @@ export function findMissing(history: History, evidence: Evidence): Missing[] {
   for (const operation of history.operations) {
     const { answered, call, callMs } = operation;
     if (!answered || answered.answer.status >= 300 || isKnown(operation, ledger)) continue;
-    const id =
-      call.kind === 'reserve' ? answered.answer.reservation?.id : 'reservation' in call ? call.reservation : null;
-    const ref = id ? decodeReservationId(id) : null;
-    // The sale may be lost too.
-    const shard = ref?.shard ?? shardOfSale(operation.saleId, shards);
-    const covering = losses.find(({ loss, keptMs }) => {
-      if (loss.shard !== shard || loss.lost === null || callMs > loss.openedAtMs) return false;
-      // Of a reservation its sequence is known; of the other calls only when it was answered.
-      if (call.kind !== 'reserve') return answered.atMs >= keptMs;
-      return ref !== null && ref.seq >= loss.lost.from && ref.seq <= loss.lost.to;
+    const shard = shardOfSale(operation.saleId, shards);
+    const ref = call.kind === 'reserve' ? decodeReservationId(answered.answer.reservation?.id ?? '') : null;
+    const covering = losses.flatMap(({ loss, keptMs }) => {
+      if (loss.shard !== shard || loss.lost === null || answered.atMs < keptMs) return [];
+      // Of a reservation its sequence is known too.
+      if (call.kind === 'reserve' && !(ref && ref.seq >= loss.lost.from && ref.seq <= loss.lost.to)) return [];
+      return [loss];
     });
-    missing.push({ operation, shard, loss: covering?.loss ?? null });
+    // Answered before the shard sold again; or it was under way for so long.
+    const loss =
+      covering.find(({ openedAtMs }) => answered.atMs <= openedAtMs) ??
+      covering.find(({ openedAtMs }) => callMs <= openedAtMs);
+    missing.push({ operation, shard, loss: loss ?? null });
   }
   return missing;
 }
 
-const textOf = ({ operation: { saleId, call, callMs, answered } }: Missing): string =>
+const textOf = ({ operation: { saleId, call, callMs, answered } }: Pick<Missing, 'operation'>): string =>
   `${call.kind} of ${saleId}, called ${callMs.toFixed(1)} and answered ${answered?.atMs.toFixed(1)}: ${
     answered?.answer.reservation?.id ?? JSON.stringify(call)
   }`;
@@ -84,28 +86,31 @@ const widthOver = (calls: number): number => 2 * calls + 300;
 
 /**
  * What a buyer was told is in the ledger. `mayLose`: the fault took what the durability doesn't cover, so what is missing must
- * have been reported; and the reports cover little more than that. `mayReport`: nothing may be missing that was told, but
- * what nobody was told of may be reported.
+ * have been reported, once Valkey had gone back; and each report covers little more than what is missing by it. `mayReport`:
+ * nothing may be missing that was told, but what nobody was told of may be reported.
  */
 export function noAckLost(
   { operations }: History,
   missing: Missing[],
   losses: Loss[],
-  { mayLose, mayReport }: { mayLose: boolean; mayReport: boolean },
+  { mayLose, mayReport, wentBackMs }: Pick<Fates, 'mayLose' | 'mayReport' | 'wentBackMs'>,
 ): Finding[] {
   const findings = missing.flatMap((one) => {
     if (one.loss === null) return [`not in the ledger, nor in a report of losses: ${textOf(one)}`];
     return mayLose ? [] : [`lost, and this durability covers this fault: ${textOf(one)}`];
   });
-  for (const { shard, seq, lost } of losses) {
+  for (const loss of losses) {
+    const { shard, seq, lost, closedAtMs, openedAtMs } = loss;
     if (lost === null) continue;
     const text = `shard ${shard}: ${lost.from} to ${lost.to} are reported as lost after ${seq}`;
-    if (!mayLose && !mayReport) findings.push(`${text}, and nothing could be`);
-    if (lost.from !== seq + 1) findings.push(`${text}: not from ${seq + 1} on`);
+    const couldBe = mayReport || (mayLose && wentBackMs.some((ms) => ms <= closedAtMs));
+    if (!couldBe) findings.push(`${text}, and nothing could be`);
+    if (lost.from !== seq + 1 || lost.to < lost.from) findings.push(`${text}: not from ${seq + 1} on`);
     const open = operations.filter(
-      ({ answered, saleId }) => answered === null && shardOfSale(saleId, shards) === shard,
+      ({ answered, saleId, callMs }) =>
+        answered === null && shardOfSale(saleId, shards) === shard && callMs <= openedAtMs,
     ).length;
-    const gone = missing.filter((one) => one.shard === shard).length;
+    const gone = missing.filter((one) => one.loss === loss).length;
     if (lost.to - lost.from + 1 > widthOver(gone + open))
       findings.push(`${text}: ${gone} answers are missing, and ${open} calls have none`);
   }
@@ -113,28 +118,51 @@ export function noAckLost(
 }
 
 /** Nothing is sold from a Valkey that has gone back in time, from the moment on at which it had. */
-export function fenced(history: History, missing: Missing[], wentBackMs: readonly number[]): Finding[] {
+export function fenced(
+  { operations }: History,
+  missing: Missing[],
+  losses: Loss[],
+  wentBackMs: readonly number[],
+): Finding[] {
   const findings: Finding[] = [];
   const told = new Map<string, string>();
-  const lost = new Set(missing.map(({ operation }) => operation.answered?.answer.reservation?.id));
-  for (const { call, answered } of history.operations) {
-    const id = call.kind === 'reserve' && !answered?.answer.replayed ? answered?.answer.reservation?.id : undefined;
+  const lost = new Map(missing.map(({ operation, loss }) => [operation, loss]));
+  for (const operation of operations) {
+    const { call, answered } = operation;
+    const id = call.kind === 'reserve' ? answered?.answer.reservation?.id : undefined;
     const ref = id === undefined ? null : decodeReservationId(id);
     if (id === undefined || ref === null) continue;
+    const loss = lost.get(operation);
+    // Each history that was lost has a sequence of its own.
     const place = `${ref.shard}/${ref.seq}`;
-    const other = told.get(place);
-    if (other !== undefined && other !== id && !lost.has(id) && !lost.has(other))
-      findings.push(`two reservations were answered at sequence ${place}: ${other} and ${id}`);
-    told.set(place, id);
+    const name = `${place} of ${loss ? loss.epoch : 'what is kept'}`;
+    const other = told.get(name) ?? id;
+    if (other !== id) findings.push(`two reservations were answered at sequence ${place}: ${other} and ${id}`);
+    told.set(name, id);
   }
-  for (const one of missing) {
-    const closedMs = one.loss?.closedAtMs ?? Number.POSITIVE_INFINITY;
+  const early = (operation: Operation, sinceMs: number): void => {
+    const afterMs = operation.callMs - sinceMs;
+    findings.push(`sold ${afterMs.toFixed(0)} ms after Valkey had gone back: ${textOf({ operation })}`);
+  };
+  for (const { operation, loss } of missing) {
+    const closedMs = loss?.closedAtMs ?? Number.POSITIVE_INFINITY;
     const sinceMs = wentBackMs.findLast((ms) => ms <= closedMs);
-    if (sinceMs !== undefined && one.operation.callMs > sinceMs)
-      findings.push(
-        `sold ${(one.operation.callMs - sinceMs).toFixed(0)} ms after Valkey had gone back: ${textOf(one)}`,
-      );
+    if (sinceMs !== undefined && operation.callMs > sinceMs) early(operation, sinceMs);
   }
+  // What the ledger has was sold too early if the rebuild that followed had not even closed what was there.
+  wentBackMs.forEach((sinceMs, i) => {
+    const untilMs = wentBackMs[i + 1] ?? Number.POSITIVE_INFINITY;
+    for (const shard of new Set(losses.map((loss) => loss.shard))) {
+      const closing = losses.find((loss) => loss.shard === shard && loss.closedAtMs >= sinceMs);
+      if (!closing || closing.closedAtMs > untilMs) continue;
+      for (const operation of operations) {
+        const { answered, call, callMs, saleId } = operation;
+        if (!answered || answered.answer.status >= 300 || call.kind === 'read' || lost.has(operation)) continue;
+        if (shardOfSale(saleId, shards) !== shard) continue;
+        if (callMs > sinceMs && answered.atMs < closing.closedAtMs) early(operation, sinceMs);
+      }
+    }
+  });
   return findings.slice(0, most);
 }
 

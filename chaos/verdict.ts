@@ -54,7 +54,7 @@ export function check(
   const duels = rest.sales.filter(({ saleId }) => saleId.startsWith(duelPrefix));
   const all: Record<string, Finding[]> = {
     'no-ack-lost': [...noAckLost(history, missing, evidence.losses, fates), ...salesLost(made, evidence)],
-    fenced: fenced(history, missing, fates.wentBackMs),
+    fenced: fenced(history, missing, evidence.losses, fates.wentBackMs),
     'no-gap-no-fork': [...noGapNoFork(evidence), ...topicWhole(evidence)],
     'never-oversold': [...neverOversold(rest), ...storesAgree(evidence, history.facts)],
     'one-outcome': oneOutcome(rest),
