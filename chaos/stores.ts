@@ -33,7 +33,10 @@ export function noGapNoFork({ batches, outboxes, shards, facts, quarantined, los
       findings.push(`${place}: outbox and ledger have two histories`);
   }
   const seen = new Set<string>();
+  const watermarks = new Map(shards.map(({ shard, watermark }) => [shard, watermark]));
   for (const { shard, seq } of facts) {
+    const watermark = watermarks.get(shard) ?? 0;
+    if (seq > watermark) findings.push(`shard ${shard}: a fact at sequence ${seq}, and the watermark is ${watermark}`);
     if (seen.has(`${shard}/${seq}`)) findings.push(`shard ${shard}: two facts at sequence ${seq}`);
     seen.add(`${shard}/${seq}`);
   }
@@ -47,40 +50,48 @@ export function noGapNoFork({ batches, outboxes, shards, facts, quarantined, los
 
 const placeOf = ({ shard, no, sku, warehouse }: BalanceRow): string => `${shard}/${no}/${sku}/${warehouse}`;
 
-/** What holds and sales there are by the facts, by allotment. */
-function unitsByFacts(facts: readonly Fact[]): Map<string, { reserved: number; sold: number }> {
-  const units = new Map<string, { reserved: number; sold: number }>();
-  const add = ({ shard, no }: Fact, lines: readonly Line[], reserved: number, sold: number): void => {
+type Units = { supply: number; reserved: number; sold: number };
+
+/** What supply, holds and sales there are by the facts, by allotment. */
+function unitsByFacts(facts: readonly Fact[]): Map<string, Units> {
+  const units = new Map<string, Units>();
+  const add = ({ shard, no }: Fact, lines: readonly Line[], sign: Partial<Units>): void => {
     for (const { sku, warehouse, quantity } of lines) {
       const name = `${shard}/${no}/${sku}/${warehouse}`;
-      const of = units.get(name) ?? { reserved: 0, sold: 0 };
-      units.set(name, { reserved: of.reserved + reserved * quantity, sold: of.sold + sold * quantity });
+      const of = units.get(name) ?? { supply: 0, reserved: 0, sold: 0 };
+      for (const account of ['supply', 'reserved', 'sold'] as const) of[account] += (sign[account] ?? 0) * quantity;
+      units.set(name, of);
     }
   };
   for (const fact of facts) {
-    if (fact.kind === 'reserved') add(fact, fact.lines, 1, 0);
-    else if (fact.kind === 'committed') add(fact, fact.lines, -1, 1);
-    else if (fact.kind === 'released' || fact.kind === 'expired') add(fact, fact.lines, -1, 0);
-    else if (fact.kind === 'returned') add(fact, fact.lines, 0, -1);
+    if ('units' in fact) add(fact, [{ ...fact, quantity: fact.units }], { supply: 1 });
+    else if (fact.kind === 'reserved') add(fact, fact.lines, { reserved: 1 });
+    else if (fact.kind === 'committed') add(fact, fact.lines, { reserved: -1, sold: 1 });
+    else if (fact.kind === 'returned') add(fact, fact.lines, { sold: -1 });
+    else add(fact, fact.lines, { reserved: -1 });
   }
   return units;
 }
 
-/** Balances add up, are what the entries and the facts add up to, and none is below zero. */
+const none = { supply: 0, available: 0, reserved: 0, sold: 0 };
+
+/** Balances add up, are what the entries and the facts add up to, and none is below zero. One that is missing is zero. */
 export function storesAgree({ balances, entries }: Evidence, facts: readonly Fact[]): Finding[] {
   const findings: Finding[] = [];
   const byFacts = unitsByFacts(facts);
+  const rows = new Map(balances.map((row) => [placeOf(row), row]));
   const sums = new Map(entries.map((row) => [placeOf(row), row]));
-  for (const row of balances) {
+  for (const place of new Set([...rows.keys(), ...sums.keys(), ...byFacts.keys()])) {
+    const row = rows.get(place) ?? none;
     const { supply, available, reserved, sold } = row;
-    const sum = sums.get(placeOf(row)) ?? { supply: 0, available: 0, reserved: 0, sold: 0 };
     if (supply !== available + reserved + sold || Math.min(available, reserved, sold) < 0)
-      findings.push(`${placeOf(row)}: ${supply} supplied, ${available} available, ${reserved} reserved, ${sold} sold`);
-    const { reserved: held, sold: bought } = byFacts.get(placeOf(row)) ?? { reserved: 0, sold: 0 };
-    if (held !== reserved || bought !== sold)
-      findings.push(`${placeOf(row)}: ${reserved} reserved, ${sold} sold; by reservations ${held} and ${bought}`);
+      findings.push(`${place}: ${supply} supplied, ${available} available, ${reserved} reserved, ${sold} sold`);
+    const known = byFacts.get(place) ?? none;
+    for (const name of ['supply', 'reserved', 'sold'] as const)
+      if (row[name] !== known[name]) findings.push(`${place}: balance ${row[name]} ${name}, facts ${known[name]}`);
+    const sum = sums.get(place) ?? none;
     for (const name of ['supply', 'available', 'reserved', 'sold'] as const)
-      if (row[name] !== sum[name]) findings.push(`${placeOf(row)}: balance ${row[name]} ${name}, entries ${sum[name]}`);
+      if (row[name] !== sum[name]) findings.push(`${place}: balance ${row[name]} ${name}, entries ${sum[name]}`);
   }
   return findings.slice(0, most);
 }
