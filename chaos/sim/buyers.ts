@@ -24,6 +24,8 @@ export type Acknowledged = {
   seq: number;
   /** The shard's last sequence as the answer said, and its epoch. */
   shardSeq: number;
+  /** Until when it is held, as a reservation's or extension's answer said; else 0. */
+  expiresAtMs: number;
   epoch: number;
   /** Whether it was the answer to the first of its kind, so that its event has that very sequence. */
   first: boolean;
@@ -104,11 +106,12 @@ export function startBuyers(options: {
       one: { seq: number; buyer: string; key: string },
       told: { answer: { seq: number }; epoch: number; node: Node },
       first: boolean,
+      expiresAtMs = 0,
     ): void => {
       scheduler.note(`${one.buyer}${one.key} is told ${kind} ${one.seq} of epoch ${told.epoch} by ${told.node.name}`);
       acknowledged.push({
         ...{ kind, buyer: short(one.buyer), key: short(one.key), seq: one.seq, shardSeq: told.answer.seq },
-        ...{ epoch: told.epoch, first, node: told.node, atMs: scheduler.nowMs },
+        ...{ epoch: told.epoch, first, expiresAtMs, node: told.node, atMs: scheduler.nowMs },
         // What lay in its socket as it woke may be of a history that is no more.
         orphan: scheduler.nowMs - told.node.process.wokeMs < 1,
       });
@@ -116,9 +119,10 @@ export function startBuyers(options: {
     const reserve = async (buyer: string, key: string, lines: Record<string, number>): Promise<void> => {
       const told = await insist(reserveCommand, reserveArgs([{ buyer, key, lines }]));
       const [result] = told ? reserveResults(told.answer) : [];
-      if (!told || !result || result.grant < 0) return;
+      const grant = told?.answer.grants[result?.grant ?? -1];
+      if (!told || !result || !grant) return;
       const one = { seq: result.seq, buyer, key };
-      note('reserved', one, told, result.status === statusCodes.ok);
+      note('reserved', one, told, result.status === statusCodes.ok, grant.expiresAt);
       held.push(one);
     };
     for (let i = 0; i < operations; i++) {
@@ -140,9 +144,9 @@ export function startBuyers(options: {
             ? ([releaseCommand, 'released'] as const)
             : ([extendCommand, 'extended'] as const);
       const told = await insist(command, { references: [reference(one.seq, one, kind === 'extended' ? 1 : 0)] });
-      const status = told?.answer.results[0]?.status;
-      if (told && (status === statusCodes.ok || status === statusCodes.replay))
-        note(kind, one, told, status === statusCodes.ok);
+      const result = told?.answer.results[0];
+      if (told && result && (result.status === statusCodes.ok || result.status === statusCodes.replay))
+        note(kind, one, told, result.status === statusCodes.ok, kind === 'extended' ? result.expiresAt : 0);
       if (kind !== 'extended') held.splice(held.indexOf(one), 1);
     }
   };

@@ -16,6 +16,8 @@ export const invariants = [
   'both-sides-agree',
   'entries-make-balances',
   'no-gap-no-fork',
+  'closed-stays-closed',
+  'trims-what-is-kept',
   'no-ack-lost',
   'rebuild-keeps-what-is-there',
   'loss-is-told',
@@ -45,6 +47,15 @@ export function watchOver(database: Database): () => Finding | null {
   };
 }
 
+/** The header of a call is epoch u32, highest sequence seen f64, deadline f64. */
+const headerBytes = 20;
+
+/** What is wrong with a call of outbox_trim that was executed; null for nothing. */
+export function trimmedTooFar(argument: Buffer, watermark: number): string | null {
+  const acked = argument.readDoubleLE(headerBytes);
+  return acked > watermark ? `the outbox is trimmed to ${acked}, the ledger is at ${watermark}` : null;
+}
+
 export async function findingsOf(world: {
   database: Database;
   real: RealServer;
@@ -53,6 +64,8 @@ export async function findingsOf(world: {
   converged: boolean;
   /** By a rebuild's token: the last sequence that the shard's outbox and Kafka had as it began. */
   found: Map<string, number>;
+  /** When Valkey's data were lost, each time. */
+  lostAtMs: number[];
   /** Whether keys are forgotten while it runs. */
   forgets: boolean;
 }): Promise<Finding[]> {
@@ -71,13 +84,17 @@ export async function findingsOf(world: {
   }
   if (world.converged && world.run) await compare(shard, world.real, world.run, add);
   lookAtLedger(shard, add);
+  lookAtEpochs(tables, shard, add);
   for (const { token, seq, epoch } of tables.rebuilds.values()) {
     const had = world.found.get(token) ?? 0;
     if (had > seq)
       add('rebuild-keeps-what-is-there', `epoch ${epoch} begins after ${seq}, and ${had} was there to be kept`);
   }
-  lookAtAnswers(tables, shard, world.acknowledged, add);
-  if (!world.forgets) lookAtKeys(tables, world.acknowledged, add);
+  // What engines told that ended before they reported so much may be lost, and if nobody else had seen it, unnoticed.
+  const mayBeLost = ({ orphan, epoch, atMs }: Acknowledged): boolean =>
+    orphan && (after(tables, epoch).length > 0 || world.lostAtMs.some((lostMs) => lostMs >= atMs));
+  lookAtAnswers(tables, shard, world.acknowledged, mayBeLost, add);
+  if (!world.forgets) lookAtKeys(tables, world.acknowledged, mayBeLost, add);
   return found;
 }
 
@@ -149,6 +166,14 @@ function lookAtLedger(shard: ShardTables, add: Add): void {
     add('no-gap-no-fork', `the watermark is ${shard.row.watermark}, the last batch's end ${next - 1}`);
 }
 
+/** What an epoch sends after it was closed is kept apart. */
+function lookAtEpochs(tables: Tables, shard: ShardTables, add: Add): void {
+  for (const { seqLast, epoch } of shard.batches.values())
+    for (const rebuild of tables.rebuilds.values())
+      if (epoch < rebuild.epoch && seqLast > rebuild.seq)
+        add('closed-stays-closed', `the ledger has ${seqLast} of epoch ${epoch}, closed at ${rebuild.seq}`);
+}
+
 const after = (tables: Tables, epoch: number) => [...tables.rebuilds.values()].filter((one) => epoch < one.epoch);
 
 /** Whether a rebuild said that what has this sequence of this epoch may be lost. */
@@ -166,16 +191,16 @@ function isLeftOut(tables: Tables, epoch: number, seq: number): boolean {
   return [...tables.rebuilds.values()].some((one) => epoch < one.epoch && seq > one.seq);
 }
 
-function lookAtAnswers(tables: Tables, shard: ShardTables, told: Acknowledged[], add: Add): void {
+type MayBeLost = (one: Acknowledged) => boolean;
+
+function lookAtAnswers(tables: Tables, shard: ShardTables, told: Acknowledged[], mayBeLost: MayBeLost, add: Add): void {
   const holders = new Map<number, string>();
   for (const one of told) {
-    const { kind, buyer, key, seq, shardSeq, epoch, first, orphan } = one;
+    const { kind, buyer, key, seq, shardSeq, epoch, first, expiresAtMs, orphan } = one;
     const row = shard.reservations.get(seq);
     const mine = row?.buyer === buyer && row.key === key;
     const about = `${buyer}/${key} ${seq} of epoch ${epoch}`;
-    // Of an engine that died nothing is lost but where data were given up.
-    const excused = (at: number): boolean =>
-      (orphan && after(tables, epoch).length > 0) || isReported(tables, epoch, at);
+    const excused = (at: number): boolean => mayBeLost(one) || isReported(tables, epoch, at);
     const said = isReported(tables, epoch, seq) || isHinted(tables, epoch);
     if (kind === 'reserved' && !mine && orphan && isLeftOut(tables, epoch, seq) && !said)
       add('loss-is-told', `${about} was reserved by an engine that then fell silent, and no rebuild says so`);
@@ -186,6 +211,12 @@ function lookAtAnswers(tables: Tables, shard: ShardTables, told: Acknowledged[],
       excused(seq) || (first ? excused(shardSeq) : [...tables.rebuilds.values()].some(({ lost }) => lost));
     if ((kind === 'committed' || kind === 'released') && !(mine && row.state === kind) && !lostEnd())
       add('no-ack-lost', `${about} was ${kind} at ${shardSeq}, and is ${mine ? row.state : 'not there'}`);
+    if (kind === 'extended' && !lostEnd() && !(mine && row.expiresAtMs >= expiresAtMs))
+      add('no-ack-lost', `${about} was extended to ${expiresAtMs}, and ends at ${mine ? row.expiresAtMs : 'no time'}`);
+    if (kind === 'reserved' && mine && !excused(seq) && row.firstExpiresAtMs !== expiresAtMs)
+      add('no-ack-lost', `${about} was reserved until ${expiresAtMs}, and the ledger has ${row.firstExpiresAtMs}`);
+    if (expiresAtMs > 0 && mine && row.state === 'expired' && (row.endedAtMs ?? 0) < expiresAtMs && !lostEnd())
+      add('no-ack-lost', `${about} was promised until ${expiresAtMs}, and expired at ${row.endedAtMs}`);
     if (kind === 'reserved' && !excused(seq)) {
       const holder = holders.get(seq);
       if (holder !== undefined && holder !== `${buyer}/${key}`)
@@ -195,15 +226,13 @@ function lookAtAnswers(tables: Tables, shard: ShardTables, told: Acknowledged[],
   }
 }
 
-function lookAtKeys(tables: Tables, told: Acknowledged[], add: Add): void {
+function lookAtKeys(tables: Tables, told: Acknowledged[], mayBeLost: MayBeLost, add: Add): void {
   const answers = new Map<string, Acknowledged>();
   for (const one of told) {
     if (one.kind !== 'reserved') continue;
     const name = `${one.buyer}/${one.key}`;
     const before = answers.get(name);
-    const gone =
-      before &&
-      ((before.orphan && after(tables, before.epoch).length > 0) || isReported(tables, before.epoch, before.seq));
+    const gone = before && (mayBeLost(before) || isReported(tables, before.epoch, before.seq));
     if (before && before.seq !== one.seq && !gone)
       add('same-key-same-answer', `${name} was told ${before.seq}, and then ${one.seq}`);
     answers.set(name, one);

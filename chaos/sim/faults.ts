@@ -4,6 +4,7 @@ import type { Random } from '../random.ts';
 import type { KafkaFaults, SimKafka } from './kafka.ts';
 import type { Node } from './node.ts';
 import type { Scheduler } from './scheduler.ts';
+import type { Call } from './server.ts';
 import type { SimValkey } from './valkey.ts';
 import type { PostgresFaults } from './wires.ts';
 
@@ -20,6 +21,10 @@ export type World = {
   restart(node: Node, ms: number): void;
   /** Before data are lost: what engines that can't be heard have told nobody. */
   dataLost(): void;
+  /** When an engine last reported what it had seen. */
+  reportedMs(): number;
+  /** The engine that was the last to tell a buyer something, while it runs. */
+  lastTold(): Node | null;
   /** Whether a process is about to be started. */
   starting(): boolean;
   /** Whether Valkey's data may be lost in this world. */
@@ -35,17 +40,74 @@ const running = (world: World): Node | null => {
 };
 
 /** Ends the primary, and starts it again a moment later less its last `lost` calls. */
-function restartValkey(world: World, lostOf: (calls: number) => number): boolean {
+function restartValkey(world: World, lostOf: (calls: readonly Call[]) => number): boolean {
   const { valkey, random, scheduler } = world;
   const run = valkey.primary;
   if (!run) return false;
   valkey.crash();
-  const lost = Math.min(run.calls.length, lostOf(run.calls.length));
+  const lost = Math.min(run.calls.length, lostOf(run.calls));
   scheduler.after(random.between(20, 1_500), null, `${run.runId} is started again less ${lost} calls`, () => {
     if (lost > 0) world.dataLost();
     return valkey.restart(run, lost);
   });
   return true;
+}
+
+function flushAll(world: World): boolean {
+  if (!world.valkey.primary) return false;
+  world.dataLost();
+  return world.valkey.flushAll();
+}
+
+/** All its keys are gone; later its files from before that are put back, with what was given up meanwhile. */
+function putBackWhatWasLost(world: World): boolean {
+  const { valkey, random, scheduler } = world;
+  if (!flushAll(world)) return false;
+  scheduler.after(random.between(500, 4_500), null, 'FAULT files from before are put back', () => {
+    const copy = valkey.copies.at(-1);
+    if (!copy || !valkey.primary) return;
+    valkey.crash();
+    scheduler.after(random.between(20, 800), null, 'Valkey is started on files from before', () => {
+      world.dataLost();
+      world.struck('what was lost put back');
+      return valkey.restartOn(copy.slice(0, Math.ceil(copy.length * (1 - 0.3 * random.next() * random.next()))));
+    });
+  });
+  return true;
+}
+
+/** Nobody reads Kafka, as when the group waits for a ledger that has ended. */
+function leaveUnread({ broker, scheduler }: World, ms: number): void {
+  broker.unreadUntilMs = Math.max(broker.unreadUntilMs, scheduler.nowMs + ms);
+}
+
+function postgresAway({ postgres, scheduler }: World, ms: number): void {
+  postgres.away = true;
+  scheduler.after(ms, null, 'Postgres is back', () => {
+    postgres.away = false;
+  });
+}
+
+/** Data are lost while the ledger is behind: then engines, or Kafka, alone know what was told. */
+function loseWhileBehind(world: World): void {
+  const { random, scheduler } = world;
+  const inKafka = world.kafka !== null && random.chance(0.7);
+  if (inKafka) leaveUnread(world, random.between(1_000, 9_000));
+  else postgresAway(world, random.between(400, 2_200));
+  const loseAll = (): unknown => {
+    for (const node of [...world.nodes]) world.restart(node, random.between(30, 1_500));
+    // For longer than engines that have ended are waited for.
+    if (inKafka) leaveUnread(world, random.between(5_000, 10_000));
+    // What they have reported is there, and nothing after it.
+    return restartValkey(world, (calls) => calls.filter(({ atMs }) => atMs > world.reportedMs()).length);
+  };
+  scheduler.after(random.between(300, 2_000), null, 'FAULT data are lost while the ledger is behind', () => {
+    const dice = random.next();
+    if (dice < 0.4) return loseAll();
+    // Not for so long that it is taken for ended.
+    if (dice < 0.8) world.lastTold()?.process.freeze(random.between(1_500, 3_900));
+    return random.chance(0.2) ? restartValkey(world, () => 1 + random.below(12)) : flushAll(world);
+  });
 }
 
 const faults: Fault[] = [
@@ -115,42 +177,40 @@ const faults: Fault[] = [
     name: 'old copy put back',
     weight: 3,
     lossy: true,
-    strike: (world) => restartValkey(world, (calls) => Math.ceil(calls * world.random.next())),
+    strike: (world) => restartValkey(world, (calls) => Math.ceil(calls.length * world.random.next())),
   },
   {
     name: 'files deleted',
     weight: 2,
     lossy: true,
-    strike: (world) => restartValkey(world, (calls) => calls),
+    strike: (world) => restartValkey(world, (calls) => calls.length),
   },
-  {
-    name: 'FLUSHALL',
-    weight: 3,
-    lossy: true,
-    strike(world) {
-      world.dataLost();
-      return world.valkey.flushAll();
-    },
-  },
+  { name: 'FLUSHALL', weight: 3, lossy: true, strike: flushAll },
   {
     name: 'went back in place',
     weight: 2,
     lossy: true,
     strike(world) {
       // Its keys alone, under connections that go on. Where several engines sell only some of them can notice in time.
-      if (world.nodes.length !== 1 || world.starting()) return false;
+      if (world.nodes.length !== 1 || world.starting() || !world.valkey.primary) return false;
       world.dataLost();
       return world.valkey.goBack(1 + world.random.below(15));
     },
   },
+  { name: 'flushed, and files from before put back', weight: 2, lossy: true, strike: putBackWhatWasLost },
+  { name: 'data lost while the ledger was behind', weight: 6, lossy: true, strike: loseWhileBehind },
   {
     name: 'Postgres away',
     weight: 3,
-    strike(world) {
-      world.postgres.away = true;
-      world.scheduler.after(world.random.between(100, 5_000), null, 'Postgres is back', () => {
-        world.postgres.away = false;
-      });
+    strike: (world) => postgresAway(world, world.random.between(100, 5_000)),
+  },
+  {
+    name: 'Postgres hung',
+    weight: 3,
+    strike({ postgres, scheduler, random }) {
+      // Now and then for longer than anybody waits for an answer.
+      const forMs = random.chance(0.1) ? random.between(34_000, 42_000) : random.between(200, 7_000);
+      Object.assign(postgres, { hungUntilMs: scheduler.nowMs + forMs, endsHung: random.chance(0.25) });
     },
   },
   {
@@ -197,7 +257,23 @@ const faults: Fault[] = [
     },
   },
   { name: 'redelivered', weight: 4, kafka: true, strike: (world) => world.kafka?.redeliver() },
-  { name: 'Kafka lost its data', weight: 1, kafka: true, strike: (world) => world.kafka?.lose() },
+  {
+    name: 'Kafka unread',
+    weight: 2,
+    kafka: true,
+    strike: (world) => leaveUnread(world, world.random.between(200, 9_000)),
+  },
+  {
+    name: 'Kafka lost its data',
+    weight: 2,
+    kafka: true,
+    strike(world) {
+      const ms = world.random.between(0, 1_200);
+      // Some of them before anybody has read them.
+      if (world.random.chance(0.5)) leaveUnread(world, ms);
+      world.scheduler.after(ms, null, 'Kafka has lost its data', () => world.kafka?.lose());
+    },
+  },
 ];
 
 /** Has `count` faults strike until `untilMs`. */

@@ -9,6 +9,8 @@ export type KafkaFaults = {
   away: boolean;
   /** How many of the next sends are taken and not acknowledged, of which some are sent once more, late. */
   unacknowledged: number;
+  /** Until when nobody reads. */
+  unreadUntilMs: number;
 };
 
 export type SimKafka = ReturnType<typeof createSimKafka>;
@@ -84,6 +86,7 @@ export function createSimKafka(options: {
       let position = -1;
       for (;;) {
         try {
+          while (faults.unreadUntilMs > scheduler.nowMs) await process.clock.wait(pollMs);
           const read = await answer(process, () => {
             if (position < 0 || position > high()) position = committed;
             const from = Math.max(position, low);

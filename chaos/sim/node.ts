@@ -11,7 +11,7 @@ import type { Batch } from '../../ledger/events.ts';
 import { fillGap } from '../../ledger/gap.ts';
 import { rebuildShard } from '../../ledger/rebuild.ts';
 import type { RebuildTarget } from '../../ledger/rebuild-content.ts';
-import { type Carrier, startRelay } from '../../ledger/relay.ts';
+import { type Carrier, type OutboxSource, startRelay } from '../../ledger/relay.ts';
 import type { LedgerStore } from '../../ledger/store.ts';
 import type { Random } from '../random.ts';
 import type { SimKafka } from './kafka.ts';
@@ -26,6 +26,10 @@ export type Seams = {
   store?(store: LedgerStore): LedgerStore;
   authority?(authority: Authority): Authority;
   carrier?(carrier: Carrier): Carrier;
+  source?(source: OutboxSource): OutboxSource;
+  /** What an opening shard, and what a rebuild waits for. */
+  drained?(drained: () => Promise<boolean>): () => Promise<boolean>;
+  rebuildDrained?(drained: () => Promise<void>): () => Promise<void>;
   valkey?(valkey: Valkey): Valkey;
   target?(target: RebuildTarget): RebuildTarget;
 };
@@ -53,6 +57,8 @@ export type NodeOptions = {
   kafka: SimKafka | null;
   seams: Seams;
   outboxEvents: number;
+  /** How many events the outbox keeps at the most that the ledger has. */
+  tailEvents: number;
   rememberSeconds: number;
   /** Who rebuilds a shard just now. */
   rebuilding: { by: Process | null };
@@ -102,7 +108,7 @@ export function startNode(options: NodeOptions): Node {
   const valkey = seams.valkey?.(plainValkey) ?? plainValkey;
   const node: Node = { name, process, roles, shards: null, engine: '', answered: null };
   const drained = () => kafka?.drained(process) ?? Promise.resolve(true);
-  const { outboxEvents, rememberSeconds } = options;
+  const { outboxEvents, tailEvents, rememberSeconds } = options;
 
   const apply = (shard: number, batches: Batch[]) => applyBatches(store, shard, batches);
   const replayOf = (from: number, to: number) =>
@@ -117,6 +123,19 @@ export function startNode(options: NodeOptions): Node {
     };
     const stopListening = process.onEnd(release);
     options.began(node);
+    const allDrained = async (): Promise<void> => {
+      for (const untilMs = clock.monotonicMs() + drainSeconds * 1000; !(await drained()); ) {
+        if (clock.monotonicMs() > untilMs) throw new Error('Kafka has events that no ledger reads');
+        await clock.wait(200);
+      }
+      const { watermark } = await store.watermark(shard);
+      await replayOf(
+        watermark + 1,
+        Number.MAX_SAFE_INTEGER,
+      )?.(async (batches) => {
+        await apply(shard, batches);
+      });
+    };
     try {
       await rebuildShard({
         ...{ store, shard, rememberSeconds, clock, logger },
@@ -124,19 +143,7 @@ export function startNode(options: NodeOptions): Node {
           const target = createBuilder({ valkey, shard, token, outboxEvents, rememberSeconds, clock });
           return seams.target?.(target) ?? target;
         },
-        async drained() {
-          for (const untilMs = clock.monotonicMs() + drainSeconds * 1000; !(await drained()); ) {
-            if (clock.monotonicMs() > untilMs) throw new Error('Kafka has events that no ledger reads');
-            await clock.wait(200);
-          }
-          const { watermark } = await store.watermark(shard);
-          await replayOf(
-            watermark + 1,
-            Number.MAX_SAFE_INTEGER,
-          )?.(async (batches) => {
-            await apply(shard, batches);
-          });
-        },
+        drained: seams.rebuildDrained?.(allDrained) ?? allDrained,
         async forward(batches) {
           await kafka?.carrierFor(process).deliver(shard, batches);
         },
@@ -170,16 +177,22 @@ export function startNode(options: NodeOptions): Node {
   const begin = async (): Promise<void> => {
     const shards = await openShards({
       ...{ valkey, authority, count: 1, outboxEvents, rememberSeconds, clock, logger },
-      ...{ drained, sells: roles.includes('http') },
+      drained: seams.drained?.(drained) ?? drained,
+      sells: roles.includes('http'),
     });
     node.shards = shards;
     scheduler.note(`${name} serves`);
     if (roles.includes('ledger')) kafka?.startConsumer(process, apply);
     if (roles.includes('relay')) {
       const plain = kafka?.carrierFor(process) ?? direct;
+      const outbox = createOutbox(shards);
+      const source: OutboxSource = {
+        read: outbox.read,
+        trim: (shard, acked, keep) => outbox.trim(shard, acked, Math.min(keep, tailEvents)),
+      };
       startRelay({
         shards: 1,
-        source: createOutbox(shards),
+        source: seams.source?.(source) ?? source,
         carrier: seams.carrier?.(plain) ?? plain,
         watermark: (shard) => store.watermark(shard),
         fillGap: (shard, from, to) => fillGap({ store, shard, from, to, replay: replayOf(from, to) }),

@@ -1,5 +1,6 @@
 /** Faults planted at the seams between the code under test and the simulated world: the simulator must catch each. */
 
+import { engineSilenceMs } from '../../ledger/authority.ts';
 import type { LedgerStore, ShardTransaction } from '../../ledger/store.ts';
 import { expireCommand } from '../../lua/bindings.ts';
 import type { Invariant } from './checks.ts';
@@ -84,7 +85,8 @@ export const planted: Planted[] = [
   },
   {
     name: 'an epoch is granted without comparing',
-    by: ['no-ack-lost', 'one-history', 'never-stopped', 'converges'],
+    first: 30,
+    by: ['no-ack-lost', 'one-history', 'never-stopped', 'converges', 'both-sides-agree'],
     within: 800,
     seams: {
       authority: (plain) => ({
@@ -107,8 +109,8 @@ export const planted: Planted[] = [
   },
   {
     name: 'the fence is forgotten',
-    first: 700,
-    by: ['no-ack-lost', 'one-history'],
+    first: 300,
+    by: ['no-ack-lost', 'one-history', 'never-stopped'],
     within: 800,
     seams: {
       // Neither the header nor the opening says what this engine has seen.
@@ -156,6 +158,7 @@ export const planted: Planted[] = [
   },
   {
     name: 'a rebuild drains nothing',
+    first: 80,
     by: ['rebuild-keeps-what-is-there'],
     within: 400,
     seams: {
@@ -168,12 +171,14 @@ export const planted: Planted[] = [
   },
   {
     name: 'a rebuild reports no loss',
+    first: 20,
     by: ['no-ack-lost'],
     within: 200,
     seams: { store: store((plain) => ({ closeEpoch: (shard, how) => plain.closeEpoch(shard, { ...how, most: 0 }) })) },
   },
   {
     name: 'a rebuild forgets what is held',
+    first: 20,
     by: ['converges', 'both-sides-agree'],
     within: 100,
     seams: {
@@ -196,12 +201,121 @@ export const planted: Planted[] = [
   },
   {
     name: 'a rebuild drains a part',
+    first: 80,
     by: ['never-stopped'],
     within: 400,
     seams: {
       target: (plain) => ({
         ...plain,
         read: async (after) => (await plain.read(after)).slice(0, 1).filter(() => after < 5),
+      }),
+    },
+  },
+  {
+    name: 'a rebuild waits for no living engine',
+    first: 125,
+    by: ['no-ack-lost'],
+    within: 800,
+    seams: {
+      // Those that are silent it names all the same.
+      store: store((plain) => ({
+        sightings: async (shard) => ({ ...(await plain.sightings(shard, engineSilenceMs)), awaited: 0 }),
+      })),
+    },
+  },
+  {
+    name: 'engines count as silent though Postgres could not be asked',
+    first: 220,
+    by: ['no-ack-lost', 'loss-is-told'],
+    within: 800,
+    seams: {
+      authority: (plain) => ({
+        ...plain,
+        sightings: (shard, closedEpoch, runId) => plain.sightings(shard, closedEpoch, runId, Number.MAX_SAFE_INTEGER),
+      }),
+      store: store((plain) => ({ sightings: (shard) => plain.sightings(shard, engineSilenceMs) })),
+    },
+  },
+  {
+    name: 'the ledger takes events of a closed epoch',
+    first: 280,
+    by: ['closed-stays-closed', 'never-stopped'],
+    within: 400,
+    seams: {
+      store: (plain) => ({
+        ...inTransaction((on) => ({ ...on, row: on.row && { ...on.row, closedEpoch: 0 } }))(plain),
+        beginRebuild: async (shard, token) => (await plain.beginRebuild(shard, token)) && { closedEpoch: 0 },
+      }),
+    },
+  },
+  {
+    name: 'a rebuild takes a closed epoch for an open one',
+    by: ['converges'],
+    within: 800,
+    seams: {
+      store: store((plain) => ({
+        beginRebuild: async (shard, token) => (await plain.beginRebuild(shard, token)) && { closedEpoch: 0 },
+      })),
+    },
+  },
+  {
+    name: 'a rebuild doesn’t wait for Kafka',
+    first: 160,
+    by: ['rebuild-keeps-what-is-there'],
+    within: 400,
+    seams: { rebuildDrained: () => async () => undefined },
+  },
+  {
+    name: 'a shard is opened while Kafka has more than the ledger',
+    first: 80,
+    by: ['never-stopped'],
+    within: 800,
+    seams: { drained: () => async () => true },
+  },
+  {
+    name: 'the outbox is trimmed to what was sent',
+    by: ['trims-what-is-kept'],
+    within: 20,
+    seams: {
+      source: (plain) => ({
+        ...plain,
+        read: async (shard, after, max) => {
+          await plain.trim(shard, after, 0);
+          return plain.read(shard, after, max);
+        },
+      }),
+    },
+  },
+  {
+    name: 'the ledger loses extensions',
+    by: ['no-ack-lost'],
+    within: 20,
+    seams: {
+      store: inTransaction((on) => ({
+        ...on,
+        writeRows: (rows) =>
+          on.writeRows({
+            ...rows,
+            reservations: rows.reservations.map((one) => ({ ...one, expiresAt: one.firstExpiresAt })),
+            changes: rows.changes.map((one) => ({ ...one, expiresAt: null })),
+          }),
+      })),
+    },
+  },
+  {
+    name: 'a rebuild forgets extensions',
+    first: 60,
+    by: ['no-ack-lost'],
+    within: 400,
+    seams: {
+      target: (plain) => ({
+        ...plain,
+        book: (sale, owners, reservations) =>
+          plain.book(
+            sale,
+            owners,
+            reservations.map((one) => ({ ...one, extendedSeconds: 0 })),
+          ),
       }),
     },
   },

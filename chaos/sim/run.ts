@@ -4,7 +4,7 @@ import { startRealServer } from './server.ts';
 import { runSeed, type SeedReport } from './world.ts';
 
 /** More gain nothing: the server is busy then. */
-const sideBySide = 32;
+const manySeeds = 32;
 /** After so many the server is emptied. */
 const betweenClears = 512;
 
@@ -15,6 +15,7 @@ export async function runSeeds(
   next: () => number | null,
   done: (report: SeedReport) => void,
   seams: Seams = {},
+  sideBySide = manySeeds,
 ): Promise<void> {
   const real = await startRealServer();
   try {

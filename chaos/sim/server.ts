@@ -47,6 +47,8 @@ export async function startRealServer(): Promise<RealServer> {
   };
   // Nothing of it need survive this process: disks are simulated.
   await ask('CONFIG', 'SET', 'appendonly', 'no');
+  // What may be trimmed is: each entry of a stream is a node of its own.
+  await ask('CONFIG', 'SET', 'stream-node-max-entries', '1');
   await ask('FUNCTION', 'LOAD', library.source);
 
   // Where there is no shard the time leaves a key without an epoch: for the functions, none.

@@ -6,6 +6,8 @@ import { runSeeds } from './run.ts';
 import type { SeedReport } from './world.ts';
 
 async function reportsOf(seeds: number[], seams = {}, enough = Number.POSITIVE_INFINITY): Promise<SeedReport[]> {
+  // Whoever looks for one seed runs few that it did not need.
+  const sideBySide = Number.isFinite(enough) ? 6 : undefined;
   const reports: SeedReport[] = [];
   let found = 0;
   const left = [...seeds];
@@ -16,6 +18,7 @@ async function reportsOf(seeds: number[], seams = {}, enough = Number.POSITIVE_I
       if (report.findings.length > 0) found++;
     },
     seams,
+    sideBySide,
   );
   return reports;
 }
@@ -49,6 +52,9 @@ test('quick seeds are clean, and things did go wrong in them', { timeout: 300_00
     'FLUSHALL',
     'old copy put back',
     'Postgres away',
+    'statement hung',
+    'what was lost put back',
+    'data lost while the ledger was behind',
   ];
   expect([...struck]).toEqual(expect.arrayContaining([...wanted, 'answer lost', 'killed while it rebuilt']));
   expect(reports.reduce((sum, { rebuilds }) => sum + rebuilds, 0)).toBeGreaterThan(count / 10);

@@ -42,6 +42,8 @@ export function createSimValkey(options: {
   const connections = new Set<Connection>();
   /** Where clients find the primary; null while there is none. */
   let primary: Run | null = null;
+  /** What it had each time before data of it were lost: files that somebody may have kept. */
+  const copies: Call[][] = [];
   /** Processes that can't reach any server. */
   const away = new Set<Process>();
 
@@ -202,6 +204,7 @@ export function createSimValkey(options: {
     get primary() {
       return primary;
     },
+    copies: copies as readonly (readonly Call[])[],
     async begin(): Promise<void> {
       primary = await startRun([], null);
     },
@@ -215,11 +218,18 @@ export function createSimValkey(options: {
     },
     /** Starts it again on its files, less the last `lost` calls. */
     async restart(run: Run, lost: number): Promise<Run> {
+      if (lost > 0) copies.push(run.calls);
       primary = await startRun(run.calls.slice(0, run.calls.length - lost), lost === 0 ? run : null);
+      return primary;
+    },
+    /** Starts it on files of another time. */
+    async restartOn(calls: readonly Call[]): Promise<Run> {
+      primary = await startRun(calls, null);
       return primary;
     },
     flushAll(): boolean {
       if (!primary) return false;
+      copies.push(primary.calls);
       primary.calls = [];
       primary.place = real.place();
       return true;
@@ -228,6 +238,7 @@ export function createSimValkey(options: {
     async goBack(lost: number): Promise<boolean> {
       const run = primary;
       if (!run) return false;
+      copies.push(run.calls);
       run.calls = run.calls.slice(0, Math.max(0, run.calls.length - lost));
       const place = real.place();
       await real.replay(place, run.calls);

@@ -3,11 +3,11 @@
 import { limits } from '../../kernel/limits.ts';
 import { engineSilenceMs } from '../../ledger/authority.ts';
 import { rebuildableSale } from '../../ledger/testing.ts';
-import { putSaleCommand, rebuildBeginCommand, setSaleStateCommand } from '../../lua/bindings.ts';
+import { outboxTrimCommand, putSaleCommand, rebuildBeginCommand, setSaleStateCommand } from '../../lua/bindings.ts';
 import { saleArgs } from '../../lua/testing.ts';
 import { createRandom } from '../random.ts';
 import { type Buyers, startBuyers } from './buyers.ts';
-import { type Finding, findingsOf, perBuyer, watchOver } from './checks.ts';
+import { type Finding, findingsOf, perBuyer, trimmedTooFar, watchOver } from './checks.ts';
 import { planFaults, type World } from './faults.ts';
 import { createSimKafka } from './kafka.ts';
 import { type Node, type Role, type Seams, startNode } from './node.ts';
@@ -49,24 +49,32 @@ export async function runSeed(seed: number, real: RealServer, seams: Seams = {})
   const database = createDatabase();
   /** What each rebuild found as it began: it may lose none of that. */
   const found = new Map<string, number>();
+  const findings: Finding[] = [];
+  const lostAtMs: number[] = [];
   const valkey = createSimValkey({
     ...{ scheduler, random, real, delayMs },
     executed(name, argument, _run, outcome) {
       const row = database.tables.shards.get(0)?.row;
-      if (name !== rebuildBeginCommand.name || outcome instanceof Error || !row) return;
+      if (outcome instanceof Error || !row) return;
+      if (name === outboxTrimCommand.name) {
+        const detail = trimmedTooFar(argument, row.watermark);
+        if (detail) findings.push({ invariant: 'trims-what-is-kept', detail });
+      }
+      if (name !== rebuildBeginCommand.name) return;
       const { epoch, seq } = rebuildBeginCommand.decode(outcome);
       const inKafka = kafka?.reachesFrom(row.watermark, row.closedEpoch) ?? 0;
       found.set(argument.toString('latin1', 0, 12), Math.max(inKafka, epoch > row.closedEpoch ? seq : 0));
     },
   });
-  const postgres = { away: false, failing: 0, losing: 0 };
-  const broker = { away: false, unacknowledged: 0 };
+  const postgres = { away: false, failing: 0, losing: 0, hungUntilMs: 0, endsHung: false };
+  const broker = { away: false, unacknowledged: 0, unreadUntilMs: 0 };
   const kafka = random.chance(0.5) ? createSimKafka({ scheduler, random, faults: broker, delayMs, struck }) : null;
   const rebuilding: { by: Process | null } = { by: null };
   const nodes: Node[] = [];
   let buyers: Buyers | null = null;
   let peace = false;
   const outboxEvents = random.chance(0.1) ? 60 : limits.outboxEvents;
+  const tailEvents = random.chance(0.5) ? random.below(20) : limits.outboxTailEvents;
   const rememberSeconds = random.chance(0.2) ? 3 : 3_600;
 
   /** What it has told buyers and nobody else. */
@@ -88,6 +96,7 @@ export async function runSeed(seed: number, real: RealServer, seams: Seams = {})
           kafka,
           seams,
           outboxEvents,
+          tailEvents,
           rememberSeconds,
           rebuilding,
         },
@@ -148,12 +157,11 @@ export async function runSeed(seed: number, real: RealServer, seams: Seams = {})
         await operator.clock.wait(500);
       }
   };
-  const findings: Finding[] = [];
   const ended = { opened: false, converged: false };
   const done = (): boolean => {
     const wrong = watch();
     if (wrong) findings.push(wrong);
-    return wrong !== null;
+    return findings.length > 0;
   };
   const until = async (untilMs: number, condition: () => boolean): Promise<boolean> =>
     (await scheduler.run(untilMs, () => done() || condition())) && findings.length === 0;
@@ -170,8 +178,14 @@ export async function runSeed(seed: number, real: RealServer, seams: Seams = {})
     const world: World = {
       ...{ scheduler, random, valkey, kafka, nodes, postgres, broker, network, restart, struck },
       starting: () => starts > 0,
+      reportedMs: () => Math.max(0, ...[...database.tables.sightings.values()].map(({ atMs }) => atMs)),
+      lastTold() {
+        const node = buyers?.acknowledged.at(-1)?.node;
+        return node && nodes.includes(node) && node.process.wakesMs === undefined ? node : null;
+      },
       lossy: random.chance(0.6),
       dataLost() {
+        lostAtMs.push(scheduler.nowMs);
         // Living engines are waited for.
         for (const node of nodes) {
           const { atMs = 0 } = database.tables.sightings.get(`${node.engine}/0`) ?? {};
@@ -181,7 +195,7 @@ export async function runSeed(seed: number, real: RealServer, seams: Seams = {})
     };
     buyers = startBuyers({
       ...{ scheduler, random, nodes: () => nodes },
-      ...{ count: 4, operations: 40 + random.below(40), pauseMs: random.between(40, 600) },
+      ...{ count: 4, operations: 40 + random.below(40), pauseMs: random.between(100, 900) },
     });
     if (findings.length === 0) planFaults(world, 1 + random.below(6), faultsUntilMs);
     await until(scheduler.nowMs + faultsUntilMs + 1_000, () => false);
@@ -214,7 +228,15 @@ export async function runSeed(seed: number, real: RealServer, seams: Seams = {})
     const run = valkey.primary;
     findings.push(
       ...(await findingsOf({
-        ...{ database, real, run, acknowledged: buyers?.acknowledged ?? [], converged: ended.converged, found },
+        ...{
+          database,
+          real,
+          run,
+          acknowledged: buyers?.acknowledged ?? [],
+          converged: ended.converged,
+          found,
+          lostAtMs,
+        },
         forgets: rememberSeconds < 3_600,
       })),
     );
