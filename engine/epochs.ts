@@ -31,7 +31,7 @@ export type EpochAuthority = {
   /** Notes what an engine, connected to a run of Valkey, has seen; answers how things stand. */
   report(engine: string, runId: string, sightings: Sighting[]): Promise<GrantNow[]>;
   /**
-   * What engines have seen since an epoch was closed, and how many have not said that they left other runs and may be alive,
+   * What engines have seen since an epoch was closed, the last epoch that has begun for certain, and how many have not said that they left other runs and may be alive,
    * by the word of who has watched for `watchedMs` without a break.
    */
   sightings(
@@ -39,18 +39,25 @@ export type EpochAuthority = {
     closedEpoch: number,
     runId: string,
     watchedMs: number,
-  ): Promise<{ seq: number; awaited: number }>;
+  ): Promise<{ seq: number; begunEpoch: number; awaited: number }>;
 };
 
-/** Why a shard as it was found can't be sold from any more; null when it can. `most`: what engines have seen of it. */
-function lossOf(grant: ShardGrant, found: OpenShardAnswer, most: number): string | null {
+/**
+ * Why a shard as it was found can't be sold from any more; null when it can. `most`: what engines have seen of it; `begunEpoch`:
+ * the last epoch that it was open at.
+ */
+function lossOf(grant: ShardGrant, found: OpenShardAnswer, most: number, begunEpoch: number): string | null {
   // Not Valkey has gone back then, but Postgres.
   if (found.state === 2 && found.found > grant.epoch) return null;
   if (found.state === 1) return 'its data are gone from Valkey';
   if (found.seq < grant.watermark) return `Valkey is at sequence ${found.seq}, the ledger at ${grant.watermark}`;
   if (found.seq < most) return `Valkey is at sequence ${found.seq}, an engine has seen ${most}`;
-  // A grant is written in Postgres first, so Valkey may be one behind; but not at an epoch that was closed.
-  if (found.state === 2 && (found.found !== grant.epoch - 1 || found.found <= grant.closedEpoch))
+  // A grant is written in Postgres first, so Valkey may be one behind; but not at an epoch that was closed, nor at one that
+  // another followed: that is a history beside the one that was sold from, however far it goes.
+  if (
+    found.state === 2 &&
+    (found.found !== grant.epoch - 1 || found.found <= Math.max(grant.closedEpoch, begunEpoch - 1))
+  )
     return `Valkey is at epoch ${found.found}, the grant at ${grant.epoch}`;
   return null;
 }
@@ -97,10 +104,12 @@ export async function enterEpoch(on: {
     const watchedMs = on.watchedMs();
     const seen = await authority.sightings(shard, grant.closedEpoch, runId, watchedMs);
     if (on.watchedMs() < watchedMs) return fenced('Postgres was away: it is not known yet who else sells');
-    const most = Math.max(seen.seq, known.epoch > grant.closedEpoch ? known.seen : 0);
+    const mine = known.epoch > grant.closedEpoch;
+    const most = Math.max(seen.seq, mine ? known.seen : 0);
+    const begunEpoch = Math.max(seen.begunEpoch, mine ? known.epoch : 0);
     // Only a shard that was never opened may be made out of nothing: later, empty means lost.
     const found = await on.enter(grant.epoch, grant.opened ? grant.epoch : 0);
-    const loss = lossOf(grant, found, most);
+    const loss = lossOf(grant, found, most, begunEpoch);
     if (loss !== null) {
       // Unless the grant has moved on meanwhile, by another engine's hand or a rebuild's.
       const now = await authority.current(shard);

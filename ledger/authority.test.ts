@@ -85,7 +85,7 @@ describe('sightings', () => {
       'of a shard that is gone',
       'of the epoch that is sold from',
     ]);
-    expect(await authority.sightings(0, 1, 'run', 4_000)).toEqual({ seq: 22, awaited: 0 });
+    expect(await authority.sightings(0, 1, 'run', 4_000)).toEqual({ seq: 22, begunEpoch: 3, awaited: 0 });
   });
 
   test('only those of epochs after the closed one count, and only living engines on other runs are waited for', async () => {
@@ -93,16 +93,19 @@ describe('sightings', () => {
     const at = { shard: 0, epoch: 2, seq: 15, open: true };
     await authority.report('of a closed epoch', 'old run', [{ ...at, epoch: 1, seq: 99, open: false }]);
     await authority.report('on this run', 'run', [at]);
-    expect(await authority.sightings(0, 1, 'run', 4_000)).toEqual({ seq: 15, awaited: 0 });
+    expect(await authority.sightings(0, 1, 'run', 4_000)).toEqual({ seq: 15, begunEpoch: 2, awaited: 0 });
     await authority.report('on another run', 'old run', [{ ...at, seq: 17 }]);
-    expect(await authority.sightings(0, 1, 'run', 4_000)).toEqual({ seq: 17, awaited: 1 });
+    expect(await authority.sightings(0, 1, 'run', 4_000)).toEqual({ seq: 17, begunEpoch: 2, awaited: 1 });
     await pool.query("update ledger.sighting set at = now() - interval '5 s' where engine = 'on another run'");
     // Postgres may have been away, and nobody could report.
-    expect(await authority.sightings(0, 1, 'run', 3_999)).toEqual({ seq: 17, awaited: 1 });
-    expect(await authority.sightings(0, 1, 'run', 4_000)).toEqual({ seq: 17, awaited: 0 });
+    expect(await authority.sightings(0, 1, 'run', 3_999)).toEqual({ seq: 17, begunEpoch: 2, awaited: 1 });
+    expect(await authority.sightings(0, 1, 'run', 4_000)).toEqual({ seq: 17, begunEpoch: 2, awaited: 0 });
     await authority.report('on another run', 'old run', [{ ...at, seq: 18, open: false }]);
-    expect(await authority.sightings(0, 1, 'run', 4_000)).toEqual({ seq: 18, awaited: 0 });
-    expect(await authority.sightings(0, 2, 'run', 4_000)).toEqual({ seq: 0, awaited: 0 });
+    expect(await authority.sightings(0, 1, 'run', 4_000)).toEqual({ seq: 18, begunEpoch: 2, awaited: 0 });
+    expect(await authority.sightings(0, 2, 'run', 4_000)).toEqual({ seq: 0, begunEpoch: 0, awaited: 0 });
+    await pool.query("insert into ledger.batch values (0, 20, 20, 3, now(), '')");
+    expect(await authority.sightings(0, 2, 'run', 4_000)).toEqual({ seq: 0, begunEpoch: 3, awaited: 0 });
+    expect(await authority.sightings(0, 3, 'run', 4_000)).toEqual({ seq: 0, begunEpoch: 0, awaited: 0 });
   });
 });
 

@@ -29,15 +29,16 @@ export type Authority = {
     sightings: Sighting[],
   ): Promise<{ shard: number; epoch: number; rebuilding: boolean }[]>;
   /**
-   * The highest sequence that an engine has seen in epochs after `closedEpoch`, and how many living engines may yet get
-   * answers from another run of Valkey than `runId`. (Not of one epoch: one may have been granted and never begun.)
+   * The highest sequence that an engine has seen in epochs after `closedEpoch`, the last of them that has begun for certain (0:
+   * none), and how many living engines may yet get answers from another run of Valkey than `runId`. (Not of one epoch: one
+   * may have been granted and never begun.)
    */
   sightings(
     shard: number,
     closedEpoch: number,
     runId: string,
     watchedMs: number,
-  ): Promise<{ seq: number; awaited: number }>;
+  ): Promise<{ seq: number; begunEpoch: number; awaited: number }>;
 };
 
 /** An engine that has not reported for this long is taken for ended: the fence in the function stops it should it wake. */
@@ -51,6 +52,10 @@ const neverMs = 1e12;
  * break: before that, no silence is long enough. Nobody could report while Postgres was away.
  */
 export const silenceFor = (watchedMs: number): number => (watchedMs < engineSilenceMs ? neverMs : engineSilenceMs);
+
+/** SQL: the epoch of the last batch that the ledger has of a shard, if that is not closed. */
+export const appliedEpoch = (shard: string, closedEpoch: string): string =>
+  `(select epoch from (select epoch from ledger.batch where shard = ${shard} order by seq_last desc limit 1) b where epoch > ${closedEpoch})`;
 
 export function createAuthority(pool: Pool): Authority {
   return {
@@ -113,13 +118,14 @@ export function createAuthority(pool: Pool): Authority {
       return rows;
     },
     async sightings(shard, closedEpoch, runId, watchedMs) {
-      const { rows } = await pool.query<{ seq: string | null; awaited: number }>(
-        `select max(seq) as seq,
+      const { rows } = await pool.query<{ seq: string | null; begun: number | null; awaited: number }>(
+        `select max(seq) as seq, greatest(max(epoch), ${appliedEpoch('$1', '$2')}) as begun,
                 count(*) filter (where open and run_id <> $3 and at > now() - $4 * interval '1 ms')::int as awaited
            from ledger.sighting where shard = $1 and epoch > $2`,
         [shard, closedEpoch, runId, silenceFor(watchedMs)],
       );
-      return { seq: Number(rows[0]?.seq ?? 0), awaited: rows[0]?.awaited ?? 0 };
+      const row = rows[0];
+      return { seq: Number(row?.seq ?? 0), begunEpoch: row?.begun ?? 0, awaited: row?.awaited ?? 0 };
     },
   };
 }

@@ -55,6 +55,17 @@ afterEach(async () => {
   expect(await wrongsOf(pool)).toEqual([]);
 });
 
+/** Keeps all that Valkey has of the shard now; what it answers puts that back, and nothing else. */
+async function copy(): Promise<() => Promise<void>> {
+  const redis = redisOf(services);
+  const keys = await redis.keys('{s0}*');
+  const copies = await Promise.all(keys.map(async (key) => [key, await redis.dumpBuffer(key)] as const));
+  return async () => {
+    await redis.flushall();
+    for (const [key, dump] of copies) await redis.restore(key, 0, dump ?? '');
+  };
+}
+
 /** Another engine: the one before has said what it has seen, so that no rebuild waits for it. */
 async function reopen(): Promise<void> {
   engine = await openTestEngine(services, pool);
@@ -213,10 +224,8 @@ describe('what may be lost', () => {
     await reserve(shard, [{ buyer: 'bob' }]);
     await reserve(shard, [{ buyer: 'cem' }]);
     await engine.close();
-    const redis = redisOf(services);
-    const keys = await redis.keys('{s0}*');
-    const copies = await Promise.all(keys.map(async (key) => [key, await redis.dumpBuffer(key)] as const));
-    await redis.flushall();
+    const putBack = await copy();
+    await redisOf(services).flushall();
     expect(await rebuild()).toMatchObject({ epoch: 2, seq: had, lost: { from: had + 1, to: had + 2 } });
     await reopen();
     await reserve(shard, [{ buyer: 'dan' }]);
@@ -224,8 +233,7 @@ describe('what may be lost', () => {
     const before = await counters(shard);
     await engine.close();
 
-    await redis.flushall();
-    for (const [key, dump] of copies) await redis.restore(key, 0, dump ?? '');
+    await putBack();
     await reopen();
     expect(engine.shards.fenced()).toMatchObject([{ lost: true }]);
     await engine.close();
@@ -235,5 +243,30 @@ describe('what may be lost', () => {
     expect(kept.rows.map(({ seq_last }) => Number(seq_last))).toEqual([had + 1, had + 2]);
     await reopen();
     expect(await counters(shard)).toEqual(before);
+  });
+
+  test('its files of another history are put back, that goes further than what was sold since: it is no history', async () => {
+    const had = await level(engine, pool);
+    const without = await copy();
+    await reserve(shard, [{ buyer: 'bob' }]);
+    await reserve(shard, [{ buyer: 'cem' }]);
+    const withBoth = await copy();
+    await engine.close();
+    // A second Valkey, to which bob and cem did not get; nor has any engine lived to say that there was more.
+    await pool.query("delete from ledger.sighting; update ledger.shard set run_id = 'the first'");
+    await without();
+    await reopen();
+    expect((await reserve(shard, [{ buyer: 'dan' }]))[0]).toMatchObject({ status: 'ok', seq: had + 1 });
+    await engine.close();
+
+    await withBoth();
+    await reopen();
+    expect(engine.shards.fenced()).toMatchObject([{ lost: true }]);
+    await engine.close();
+    expect(await rebuild()).toMatchObject({ epoch: 3, seq: had, lost: { from: had + 1, to: had + 2 } });
+    expect((await pool.query('select 1 from ledger.quarantine')).rowCount).toBe(2);
+    await reopen();
+    expect(await unitsOf(shard, 'bob')).toBe(0);
+    expect((await reserve(shard, [{ buyer: 'eve' }]))[0]).toMatchObject({ status: 'ok', seq: had + 1 });
   });
 });

@@ -39,15 +39,15 @@ async function lastSightings(
   store: LedgerStore,
   shard: number,
   clock: Clock,
-): Promise<{ seq: number; silent: number }> {
+): Promise<{ seq: number; begunEpoch: number; silent: number }> {
   const untilMs = clock.monotonicMs() + 3 * engineSilenceMs;
   const watch = createWatch(clock, limits.watchGapMs);
   for (;;) {
     const watchedMs = watch.ms();
-    const { seq, awaited, silent } = await store.sightings(shard, silenceFor(watchedMs));
+    const { seq, begunEpoch, awaited, silent } = await store.sightings(shard, silenceFor(watchedMs));
     watch.answered();
     // Broken meanwhile, it says nothing of who is silent.
-    if (awaited === 0 && watch.ms() >= watchedMs) return { seq, silent };
+    if (awaited === 0 && watch.ms() >= watchedMs) return { seq, begunEpoch, silent };
     // Not one that has fallen silent: it sells on, from a Valkey that this rebuild has not fenced.
     if (clock.monotonicMs() > untilMs)
       throw new Error(`an engine still sells from shard ${shard}, on another Valkey: stop it, or rebuild that one`);
@@ -111,6 +111,18 @@ async function drainClosed(store: LedgerStore, shard: number, target: RebuildTar
   }
 }
 
+/** Keeps apart what the outbox has and the ledger has not: it is not of the history that goes on. */
+async function setApart(store: LedgerStore, shard: number, target: RebuildTarget, reason: string): Promise<void> {
+  const { watermark } = await store.watermark(shard);
+  for (let after = watermark; ; ) {
+    const batches = await target.read(after);
+    const last = batches.at(-1);
+    if (!last) return;
+    await store.quarantine(shard, batches, reason);
+    after = last.seqLast;
+  }
+}
+
 /**
  * Rebuilds one shard. `drained` resolves when whatever else carries its events (Kafka) has given the ledger all it had;
  * `forward` takes there what it never got.
@@ -151,16 +163,18 @@ export async function rebuildShard(options: {
   try {
     await options.drained();
     if (closed) await drainClosed(store, shard, target);
+    // Files from before the last epoch began, which go on beside what was sold since.
+    else if (found.epoch > 0 && found.epoch < seen.begunEpoch)
+      await setApart(
+        store,
+        shard,
+        target,
+        `epoch ${seen.begunEpoch} had begun, and Valkey was found at ${found.epoch}`,
+      );
     else await drainOutbox(store, shard, target, found.seq, options.forward);
   } catch (error) {
     if (!(error instanceof ShardStopped) || !options.discard) throw error;
-    const { watermark } = await store.watermark(shard);
-    for (let after = watermark; ; ) {
-      const batches = await target.read(after);
-      if (batches.length === 0) break;
-      await store.quarantine(shard, batches, `discarded by a rebuild: ${error.message}`);
-      after = batches.at(-1)?.seqLast ?? after;
-    }
+    await setApart(store, shard, target, `discarded by a rebuild: ${error.message}`);
   }
 
   const most = closed ? seen.seq : Math.max(seen.seq, found.seq);

@@ -95,7 +95,7 @@ export const planted: Planted[] = [
           const grant = await plain.current(shard);
           return grant && { ...grant, watermark: 0 };
         },
-        sightings: async () => ({ seq: 0, awaited: 0 }),
+        sightings: async () => ({ seq: 0, begunEpoch: 0, awaited: 0 }),
       }),
     },
   },

@@ -222,6 +222,12 @@ export function createDatabase(): Database {
     };
   };
 
+  /** The last epoch that a sighting, or the ledger's last batch, is of, if that is not closed; else 0. */
+  const begun = (number: number, seen: { epoch: number }[], closed: number): number => {
+    const last = [...(shardOf(number)?.batches.values() ?? [])].at(-1)?.epoch ?? 0;
+    return Math.max(0, ...seen.map((one) => one.epoch), last > closed ? last : 0);
+  };
+
   const store = (wire: Wire): LedgerStore => ({
     watermark: (number) =>
       wire.statement('watermark', () => {
@@ -256,7 +262,8 @@ export function createDatabase(): Database {
         );
         const open = all.filter((one) => one.open);
         const awaited = open.filter((one) => one.atMs > nowMs - silenceMs).length;
-        return { seq: Math.max(0, ...all.map((one) => one.seq)), awaited, silent: open.length - awaited };
+        const begunEpoch = begun(number, all, closed ?? 0);
+        return { seq: Math.max(0, ...all.map((one) => one.seq)), begunEpoch, awaited, silent: open.length - awaited };
       }),
     closeEpoch: (number, { token, runId, discard, most, silentEngines }) =>
       wire.statement('close epoch', () =>
@@ -354,7 +361,8 @@ export function createDatabase(): Database {
         const awaited = all.filter(
           (one) => one.open && one.runId !== runId && one.atMs > nowMs - silenceFor(watchedMs),
         );
-        return { seq: Math.max(0, ...all.map((one) => one.seq)), awaited: awaited.length };
+        const begunEpoch = begun(number, all, closedEpoch);
+        return { seq: Math.max(0, ...all.map((one) => one.seq)), begunEpoch, awaited: awaited.length };
       }),
   });
 
