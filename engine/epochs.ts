@@ -25,13 +25,13 @@ export type GrantNow = { shard: number; epoch: number; rebuilding: boolean };
 /** Grants epochs, by compare-and-swap. The ledger's side implements it. */
 export type EpochAuthority = {
   current(shard: number): Promise<ShardGrant | null>;
-  /** Grants `from + 1` to a run of Valkey if the shard is still at `from` (0: none yet). */
-  grant(shard: number, from: number, runId: string): Promise<boolean>;
+  /** Grants `from + 1`, which begins after `seq`, to a run of Valkey if the shard is still at `from` (0: none yet). */
+  grant(shard: number, from: number, runId: string, seq: number): Promise<boolean>;
   markOpened(shard: number): Promise<void>;
   /** Notes what an engine, connected to a run of Valkey, has seen; answers how things stand. */
   report(engine: string, runId: string, sightings: Sighting[]): Promise<GrantNow[]>;
   /**
-   * What engines have seen since an epoch was closed, the last epoch that has begun for certain, and how many have not said that they left other runs and may be alive,
+   * What engines have seen since an epoch was closed, and how many have not said that they left other runs and may be alive,
    * by the word of who has watched for `watchedMs` without a break.
    */
   sightings(
@@ -39,26 +39,26 @@ export type EpochAuthority = {
     closedEpoch: number,
     runId: string,
     watchedMs: number,
-  ): Promise<{ seq: number; begunEpoch: number; awaited: number }>;
+  ): Promise<{ seq: number; awaited: number }>;
+  /** Up to which sequence a history that has not got beyond `epoch` is the shard's. */
+  sharedUntil(shard: number, epoch: number): Promise<number>;
 };
 
 /**
- * Why a shard as it was found can't be sold from any more; null when it can. `most`: what engines have seen of it; `begunEpoch`:
- * the last epoch that it was open at.
+ * Why a shard as it was found can't be sold from any more; null when it can. `most`: what engines have seen of it; `shared`: how
+ * far the epoch that was found is the shard's history.
  */
-function lossOf(grant: ShardGrant, found: OpenShardAnswer, most: number, begunEpoch: number): string | null {
+function lossOf(grant: ShardGrant, found: OpenShardAnswer, most: number, shared: number): string | null {
   // Not Valkey has gone back then, but Postgres.
   if (found.state === 2 && found.found > grant.epoch) return null;
   if (found.state === 1) return 'its data are gone from Valkey';
   if (found.seq < grant.watermark) return `Valkey is at sequence ${found.seq}, the ledger at ${grant.watermark}`;
   if (found.seq < most) return `Valkey is at sequence ${found.seq}, an engine has seen ${most}`;
-  // A grant is written in Postgres first, so Valkey may be one behind; but not at an epoch that was closed, nor at one that
-  // another followed: that is a history beside the one that was sold from, however far it goes.
-  if (
-    found.state === 2 &&
-    (found.found !== grant.epoch - 1 || found.found <= Math.max(grant.closedEpoch, begunEpoch - 1))
-  )
+  // A grant is written in Postgres first, so Valkey may be one behind; but not at an epoch that was closed.
+  if (found.state === 2 && (found.found !== grant.epoch - 1 || found.found <= grant.closedEpoch))
     return `Valkey is at epoch ${found.found}, the grant at ${grant.epoch}`;
+  // Another history than the one that was sold from later: an old primary's files, say.
+  if (found.seq > shared) return `Valkey is at sequence ${found.seq} of epoch ${found.found}, which ended at ${shared}`;
   return null;
 }
 
@@ -95,7 +95,7 @@ export async function enterEpoch(on: {
   for (let attempt = 0; attempt < attempts; attempt++) {
     const grant = await authority.current(shard);
     if (!grant) {
-      await authority.grant(shard, 0, runId);
+      await authority.grant(shard, 0, runId, 0);
       continue;
     }
     // If that was interrupted, another must end it.
@@ -104,12 +104,12 @@ export async function enterEpoch(on: {
     const watchedMs = on.watchedMs();
     const seen = await authority.sightings(shard, grant.closedEpoch, runId, watchedMs);
     if (on.watchedMs() < watchedMs) return fenced('Postgres was away: it is not known yet who else sells');
-    const mine = known.epoch > grant.closedEpoch;
-    const most = Math.max(seen.seq, mine ? known.seen : 0);
-    const begunEpoch = Math.max(seen.begunEpoch, mine ? known.epoch : 0);
+    const most = Math.max(seen.seq, known.epoch > grant.closedEpoch ? known.seen : 0);
     // Only a shard that was never opened may be made out of nothing: later, empty means lost.
     const found = await on.enter(grant.epoch, grant.opened ? grant.epoch : 0);
-    const loss = lossOf(grant, found, most, begunEpoch);
+    const behind = found.state === 2 && found.found < grant.epoch;
+    const shared = behind ? await authority.sharedUntil(shard, found.found) : Number.POSITIVE_INFINITY;
+    const loss = lossOf(grant, found, most, shared);
     if (loss !== null) {
       // Unless the grant has moved on meanwhile, by another engine's hand or a rebuild's.
       const now = await authority.current(shard);
@@ -125,7 +125,7 @@ export async function enterEpoch(on: {
     if (grant.runId !== runId) {
       if (seen.awaited > 0) return fenced('other engines have not said yet what they have seen');
       if (!(await on.drained(shard))) return fenced('Kafka has events that the ledger has not yet');
-      await authority.grant(shard, grant.epoch, runId);
+      await authority.grant(shard, grant.epoch, runId, found.seq);
       continue;
     }
     if (!grant.opened) {

@@ -96,7 +96,7 @@ describe('opening', () => {
   });
 
   test('a shard that was granted and never made is made (its first engine died in between)', async () => {
-    await createAuthority(pool).grant(0, 0, 'a run that is over');
+    await createAuthority(pool).grant(0, 0, 'a run that is over', 0);
     const engine = await open();
     expect(engine.shards.fenced()).toEqual([]);
     expect(await epochs()).toEqual([2]);
@@ -189,6 +189,7 @@ describe('the fence', () => {
         await connection.close();
         return runId;
       })(),
+      0,
     );
     const opening = openShards({
       valkey: connectValkey([String(services.services.valkey?.url)], () => undefined),

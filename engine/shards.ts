@@ -57,6 +57,7 @@ function watched(authority: EpochAuthority, watch: Watch): EpochAuthority {
     markOpened: (...args) => told(authority.markOpened(...args)),
     report: (...args) => told(authority.report(...args)),
     sightings: (...args) => told(authority.sightings(...args)),
+    sharedUntil: (...args) => told(authority.sharedUntil(...args)),
   };
 }
 

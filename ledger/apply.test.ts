@@ -201,7 +201,7 @@ describe('a history that cannot be stops its shard, with the reason, and no othe
       /epoch/,
     ],
   ])('%s', async (name, deliveries, reason) => {
-    if (name === 'an epoch that goes back') await createAuthority(pool).grant(0, 1, 'run-2');
+    if (name === 'an epoch that goes back') await createAuthority(pool).grant(0, 1, 'run-2', 0);
     const last = deliveries.at(-1) ?? [];
     for (const delivery of deliveries.slice(0, -1)) await applyBatches(createLedgerStore(pool), 0, delivery);
     const before = [await balanceOf(pool), await journal()];

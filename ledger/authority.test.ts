@@ -23,8 +23,8 @@ beforeEach(async () => {
 describe('epochs', () => {
   test.each([[0], [1]])('of 20 callers at once that grant what follows %i exactly one wins', async (from) => {
     const authority = createAuthority(pool);
-    if (from === 1) await authority.grant(0, 0, 'first');
-    const grants = await Promise.all(Array.from({ length: 20 }, (_, i) => authority.grant(0, from, `run-${i}`)));
+    if (from === 1) await authority.grant(0, 0, 'first', 0);
+    const grants = await Promise.all(Array.from({ length: 20 }, (_, i) => authority.grant(0, from, `run-${i}`, 7)));
     expect(grants.filter(Boolean)).toHaveLength(1);
     expect(await authority.current(0)).toEqual({
       epoch: from + 1,
@@ -39,14 +39,25 @@ describe('epochs', () => {
   test('are granted one after the other, each shard by itself', async () => {
     const authority = createAuthority(pool);
     expect(await authority.current(0)).toBeNull();
-    expect(await authority.grant(0, 1, 'a')).toBe(false);
-    expect(await authority.grant(0, 0, 'a')).toBe(true);
-    expect(await authority.grant(0, 0, 'b')).toBe(false);
-    expect(await authority.grant(0, 2, 'b')).toBe(false);
-    expect(await authority.grant(0, 1, 'b')).toBe(true);
+    expect(await authority.grant(0, 1, 'a', 5)).toBe(false);
+    expect(await authority.grant(0, 0, 'a', 0)).toBe(true);
+    expect(await authority.grant(0, 0, 'b', 0)).toBe(false);
+    expect(await authority.grant(0, 2, 'b', 5)).toBe(false);
+    expect(await authority.grant(0, 1, 'b', 5)).toBe(true);
     await authority.markOpened(0);
     expect(await authority.current(0)).toMatchObject({ epoch: 2, runId: 'b', opened: true, watermark: 0 });
     expect(await authority.current(1)).toBeNull();
+  });
+
+  test('a history is the shard’s up to where a later epoch began that did begin', async () => {
+    const authority = createAuthority(pool);
+    for (const [from, seq] of [0, 7, 9].entries()) await authority.grant(0, from, `run-${from}`, seq);
+    const until = () => Promise.all([1, 2, 3].map((epoch) => authority.sharedUntil(0, epoch)));
+    expect(await until()).toEqual([Infinity, Infinity, Infinity]);
+    await authority.report('an engine', 'run-1', [{ shard: 0, epoch: 2, seq: 8, open: true }]);
+    expect(await until()).toEqual([7, Infinity, Infinity]);
+    await pool.query("insert into ledger.batch values (0, 10, 10, 3, now(), '')");
+    expect(await until()).toEqual([7, 9, Infinity]);
   });
 });
 
@@ -54,7 +65,7 @@ describe('sightings', () => {
   /** Shard 0 at epoch 3, of which epoch 1 was closed at 10; the ledger is at 20. */
   async function shardAt20(): Promise<ReturnType<typeof createAuthority>> {
     const authority = createAuthority(pool);
-    await authority.grant(0, 0, 'run');
+    await authority.grant(0, 0, 'run', 0);
     await pool.query('update ledger.shard set epoch = 3, closed_epoch = 1, closed_seq = 10, watermark = 20');
     return authority;
   }
@@ -85,7 +96,7 @@ describe('sightings', () => {
       'of a shard that is gone',
       'of the epoch that is sold from',
     ]);
-    expect(await authority.sightings(0, 1, 'run', 4_000)).toEqual({ seq: 22, begunEpoch: 3, awaited: 0 });
+    expect(await authority.sightings(0, 1, 'run', 4_000)).toEqual({ seq: 22, awaited: 0 });
   });
 
   test('only those of epochs after the closed one count, and only living engines on other runs are waited for', async () => {
@@ -93,19 +104,16 @@ describe('sightings', () => {
     const at = { shard: 0, epoch: 2, seq: 15, open: true };
     await authority.report('of a closed epoch', 'old run', [{ ...at, epoch: 1, seq: 99, open: false }]);
     await authority.report('on this run', 'run', [at]);
-    expect(await authority.sightings(0, 1, 'run', 4_000)).toEqual({ seq: 15, begunEpoch: 2, awaited: 0 });
+    expect(await authority.sightings(0, 1, 'run', 4_000)).toEqual({ seq: 15, awaited: 0 });
     await authority.report('on another run', 'old run', [{ ...at, seq: 17 }]);
-    expect(await authority.sightings(0, 1, 'run', 4_000)).toEqual({ seq: 17, begunEpoch: 2, awaited: 1 });
+    expect(await authority.sightings(0, 1, 'run', 4_000)).toEqual({ seq: 17, awaited: 1 });
     await pool.query("update ledger.sighting set at = now() - interval '5 s' where engine = 'on another run'");
     // Postgres may have been away, and nobody could report.
-    expect(await authority.sightings(0, 1, 'run', 3_999)).toEqual({ seq: 17, begunEpoch: 2, awaited: 1 });
-    expect(await authority.sightings(0, 1, 'run', 4_000)).toEqual({ seq: 17, begunEpoch: 2, awaited: 0 });
+    expect(await authority.sightings(0, 1, 'run', 3_999)).toEqual({ seq: 17, awaited: 1 });
+    expect(await authority.sightings(0, 1, 'run', 4_000)).toEqual({ seq: 17, awaited: 0 });
     await authority.report('on another run', 'old run', [{ ...at, seq: 18, open: false }]);
-    expect(await authority.sightings(0, 1, 'run', 4_000)).toEqual({ seq: 18, begunEpoch: 2, awaited: 0 });
-    expect(await authority.sightings(0, 2, 'run', 4_000)).toEqual({ seq: 0, begunEpoch: 0, awaited: 0 });
-    await pool.query("insert into ledger.batch values (0, 20, 20, 3, now(), '')");
-    expect(await authority.sightings(0, 2, 'run', 4_000)).toEqual({ seq: 0, begunEpoch: 3, awaited: 0 });
-    expect(await authority.sightings(0, 3, 'run', 4_000)).toEqual({ seq: 0, begunEpoch: 0, awaited: 0 });
+    expect(await authority.sightings(0, 1, 'run', 4_000)).toEqual({ seq: 18, awaited: 0 });
+    expect(await authority.sightings(0, 2, 'run', 4_000)).toEqual({ seq: 0, awaited: 0 });
   });
 });
 

@@ -18,8 +18,8 @@ type Sighting = { shard: number; epoch: number; seq: number; open: boolean };
 
 export type Authority = {
   current(shard: number): Promise<Grant | null>;
-  /** Grants epoch `from + 1` to a run of Valkey if the shard is at `from` (0: it has none yet). */
-  grant(shard: number, from: number, runId: string): Promise<boolean>;
+  /** Grants epoch `from + 1`, which begins after `seq`, to a run of Valkey if the shard is at `from` (0: it has none yet). */
+  grant(shard: number, from: number, runId: string, seq: number): Promise<boolean>;
   /** Notes that the shard was made in Valkey: from now on, empty means lost. */
   markOpened(shard: number): Promise<void>;
   /** Notes what an engine has seen; answers how these shards stand. */
@@ -29,16 +29,20 @@ export type Authority = {
     sightings: Sighting[],
   ): Promise<{ shard: number; epoch: number; rebuilding: boolean }[]>;
   /**
-   * The highest sequence that an engine has seen in epochs after `closedEpoch`, the last of them that has begun for certain (0:
-   * none), and how many living engines may yet get answers from another run of Valkey than `runId`. (Not of one epoch: one
-   * may have been granted and never begun.)
+   * The highest sequence that an engine has seen in epochs after `closedEpoch`, and how many living engines may yet get
+   * answers from another run of Valkey than `runId`. (Not of one epoch: one may have been granted and never begun.)
    */
   sightings(
     shard: number,
     closedEpoch: number,
     runId: string,
     watchedMs: number,
-  ): Promise<{ seq: number; begunEpoch: number; awaited: number }>;
+  ): Promise<{ seq: number; awaited: number }>;
+  /**
+   * Up to which sequence a history that has not got beyond `epoch` is the shard's: where a later one began, of which there is
+   * proof (a sighting, or a batch in the ledger) that it did begin; else Infinity.
+   */
+  sharedUntil(shard: number, epoch: number): Promise<number>;
 };
 
 /** An engine that has not reported for this long is taken for ended: the fence in the function stops it should it wake. */
@@ -53,9 +57,16 @@ const neverMs = 1e12;
  */
 export const silenceFor = (watchedMs: number): number => (watchedMs < engineSilenceMs ? neverMs : engineSilenceMs);
 
-/** SQL: the epoch of the last batch that the ledger has of a shard, if that is not closed. */
-export const appliedEpoch = (shard: string, closedEpoch: string): string =>
-  `(select epoch from (select epoch from ledger.batch where shard = ${shard} order by seq_last desc limit 1) b where epoch > ${closedEpoch})`;
+export async function sharedUntil(pool: Pool, shard: number, epoch: number): Promise<number> {
+  const { rows } = await pool.query<{ seq: string | null }>(
+    `select min(seq) as seq from ledger.epoch_grant where shard = $1 and epoch > $2
+        and $2 < greatest((select max(epoch) from ledger.sighting where shard = $1),
+                          (select epoch from ledger.batch where shard = $1 order by seq_last desc limit 1))`,
+    [shard, epoch],
+  );
+  const seq = rows[0]?.seq ?? null;
+  return seq === null ? Number.POSITIVE_INFINITY : Number(seq);
+}
 
 export function createAuthority(pool: Pool): Authority {
   return {
@@ -77,18 +88,16 @@ export function createAuthority(pool: Pool): Authority {
         ...{ rebuilding: row.rebuilding !== null, closedEpoch: row.closed_epoch },
       };
     },
-    async grant(shard, from, runId) {
-      const { rowCount } =
+    async grant(shard, from, runId, seq) {
+      const moved =
         from === 0
-          ? await pool.query(
-              'insert into ledger.shard (shard, epoch, run_id) values ($1, 1, $2) on conflict do nothing',
-              [shard, runId],
-            )
-          : await pool.query('update ledger.shard set epoch = epoch + 1, run_id = $3 where shard = $1 and epoch = $2', [
-              shard,
-              from,
-              runId,
-            ]);
+          ? `insert into ledger.shard (shard, epoch, run_id) select $1, $2 + 1, $3 on conflict do nothing`
+          : `update ledger.shard set epoch = $2 + 1, run_id = $3 where shard = $1 and epoch = $2`;
+      const { rowCount } = await pool.query(
+        `with moved as (${moved} returning shard, epoch, run_id)
+         insert into ledger.epoch_grant (shard, epoch, run_id, seq) select shard, epoch, run_id, $4 from moved`,
+        [shard, from, runId, seq],
+      );
       return rowCount === 1;
     },
     async markOpened(shard) {
@@ -118,15 +127,15 @@ export function createAuthority(pool: Pool): Authority {
       return rows;
     },
     async sightings(shard, closedEpoch, runId, watchedMs) {
-      const { rows } = await pool.query<{ seq: string | null; begun: number | null; awaited: number }>(
-        `select max(seq) as seq, greatest(max(epoch), ${appliedEpoch('$1', '$2')}) as begun,
+      const { rows } = await pool.query<{ seq: string | null; awaited: number }>(
+        `select max(seq) as seq,
                 count(*) filter (where open and run_id <> $3 and at > now() - $4 * interval '1 ms')::int as awaited
            from ledger.sighting where shard = $1 and epoch > $2`,
         [shard, closedEpoch, runId, silenceFor(watchedMs)],
       );
-      const row = rows[0];
-      return { seq: Number(row?.seq ?? 0), begunEpoch: row?.begun ?? 0, awaited: row?.awaited ?? 0 };
+      return { seq: Number(rows[0]?.seq ?? 0), awaited: rows[0]?.awaited ?? 0 };
     },
+    sharedUntil: (shard, epoch) => sharedUntil(pool, shard, epoch),
   };
 }
 

@@ -1,12 +1,12 @@
 /** What a rebuild asks of real Postgres. */
 import type { Pool, PoolClient } from 'pg';
-import { appliedEpoch } from './authority.ts';
+import { sharedUntil } from './authority.ts';
 import type { Lost } from './rebuild.ts';
 import type { BookRow, ChangeRow, LedgerStore, ShardContent } from './store.ts';
 
 type RebuildStore = Pick<
   LedgerStore,
-  'beginRebuild' | 'sightings' | 'closeEpoch' | 'unfinishedLosses' | 'finishRebuild' | 'content'
+  'beginRebuild' | 'sightings' | 'sharedUntil' | 'closeEpoch' | 'unfinishedLosses' | 'finishRebuild' | 'content'
 >;
 
 export function createRebuildStore(pool: Pool): RebuildStore {
@@ -19,9 +19,8 @@ export function createRebuildStore(pool: Pool): RebuildStore {
       return rows[0] ? { closedEpoch: rows[0].closed_epoch } : null;
     },
     async sightings(shard, silenceMs) {
-      const { rows } = await pool.query<{ seq: string | null; begun: number | null; awaited: number; silent: number }>(
+      const { rows } = await pool.query<{ seq: string | null; awaited: number; silent: number }>(
         `select max(g.seq) as seq,
-                greatest(max(g.epoch), ${appliedEpoch('$1', '(select closed_epoch from ledger.shard where shard = $1)')}) as begun,
                 count(*) filter (where g.open and g.at > now() - $2 * interval '1 ms')::int as awaited,
                 count(*) filter (where g.open and g.at <= now() - $2 * interval '1 ms')::int as silent
            from ledger.sighting g join ledger.shard s using (shard)
@@ -29,11 +28,9 @@ export function createRebuildStore(pool: Pool): RebuildStore {
         [shard, silenceMs],
       );
       const row = rows[0];
-      return {
-        ...{ seq: Number(row?.seq ?? 0), begunEpoch: row?.begun ?? 0 },
-        ...{ awaited: row?.awaited ?? 0, silent: row?.silent ?? 0 },
-      };
+      return { seq: Number(row?.seq ?? 0), awaited: row?.awaited ?? 0, silent: row?.silent ?? 0 };
     },
+    sharedUntil: (shard, epoch) => sharedUntil(pool, shard, epoch),
     async closeEpoch(shard, { token, runId, discard, most, silentEngines }) {
       const { rows } = await pool.query<{ epoch: number; watermark: string; watermark_at: Date | null }>(
         `with closed as (

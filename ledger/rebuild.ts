@@ -39,15 +39,15 @@ async function lastSightings(
   store: LedgerStore,
   shard: number,
   clock: Clock,
-): Promise<{ seq: number; begunEpoch: number; silent: number }> {
+): Promise<{ seq: number; silent: number }> {
   const untilMs = clock.monotonicMs() + 3 * engineSilenceMs;
   const watch = createWatch(clock, limits.watchGapMs);
   for (;;) {
     const watchedMs = watch.ms();
-    const { seq, begunEpoch, awaited, silent } = await store.sightings(shard, silenceFor(watchedMs));
+    const { seq, awaited, silent } = await store.sightings(shard, silenceFor(watchedMs));
     watch.answered();
     // Broken meanwhile, it says nothing of who is silent.
-    if (awaited === 0 && watch.ms() >= watchedMs) return { seq, begunEpoch, silent };
+    if (awaited === 0 && watch.ms() >= watchedMs) return { seq, silent };
     // Not one that has fallen silent: it sells on, from a Valkey that this rebuild has not fenced.
     if (clock.monotonicMs() > untilMs)
       throw new Error(`an engine still sells from shard ${shard}, on another Valkey: stop it, or rebuild that one`);
@@ -72,7 +72,7 @@ async function noteDone(store: LedgerStore, token: string, report: RebuildReport
 }
 
 /**
- * Gives the ledger what the fenced shard's outbox has, up to the shard's last sequence; else nothing may be cleared. `forward`
+ * Gives the ledger what the fenced shard's outbox has, up to `lastSeq`; unless it gets there, nothing may be cleared. `forward`
  * has it first: who reads the topic would miss for ever what only the ledger got.
  */
 async function drainOutbox(
@@ -84,7 +84,7 @@ async function drainOutbox(
 ): Promise<void> {
   let { watermark } = await applyBatches(store, shard, []);
   for (;;) {
-    const batches = await target.read(watermark);
+    const batches = (await target.read(watermark)).filter(({ seqLast }) => seqLast <= lastSeq);
     const next = batches[0]?.seqFirst ?? lastSeq + 1;
     if (next > watermark + 1) {
       const reason = goneReason(shard, watermark, next - 1);
@@ -160,18 +160,14 @@ export async function rebuildShard(options: {
 
   progress('waiting for what is under way', 0);
   const seen = await lastSightings(store, shard, clock);
+  // Beyond it, what is there goes on beside what was sold later: an old primary's files, say.
+  const shared = await store.sharedUntil(shard, found.epoch);
   try {
     await options.drained();
     if (closed) await drainClosed(store, shard, target);
-    // Files from before the last epoch began, which go on beside what was sold since.
-    else if (found.epoch > 0 && found.epoch < seen.begunEpoch)
-      await setApart(
-        store,
-        shard,
-        target,
-        `epoch ${seen.begunEpoch} had begun, and Valkey was found at ${found.epoch}`,
-      );
-    else await drainOutbox(store, shard, target, found.seq, options.forward);
+    else await drainOutbox(store, shard, target, Math.min(found.seq, shared), options.forward);
+    if (!closed && found.seq > shared)
+      await setApart(store, shard, target, `of epoch ${found.epoch}, which ended at ${shared}`);
   } catch (error) {
     if (!(error instanceof ShardStopped) || !options.discard) throw error;
     await setApart(store, shard, target, `discarded by a rebuild: ${error.message}`);

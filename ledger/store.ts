@@ -82,13 +82,12 @@ export type LedgerStore = {
   /** Nothing is sold from now on; a rebuild that began before is over. Answers null for a shard that was never opened. */
   beginRebuild(shard: number, token: string): Promise<{ closedEpoch: number } | null>;
   /**
-   * What was seen of the epochs that are not closed: the highest sequence, the last that has begun for certain (0: none), engines
-   * that may still get answers, and those that might but have been silent for `silenceMs`.
+   * What was seen of the epochs that are not closed: the highest sequence, engines that may still get answers, and those that
+   * might but have been silent for `silenceMs`.
    */
-  sightings(
-    shard: number,
-    silenceMs: number,
-  ): Promise<{ seq: number; begunEpoch: number; awaited: number; silent: number }>;
+  sightings(shard: number, silenceMs: number): Promise<{ seq: number; awaited: number; silent: number }>;
+  /** See `Authority.sharedUntil`. */
+  sharedUntil(shard: number, epoch: number): Promise<number>;
   /**
    * Closes all epochs so far at the watermark, begins the next, and notes that what follows up to `most` may be lost, and how
    * many engines were silent: all at once. Answers null when another rebuild has begun, or the shard is stopped and nothing is to be discarded.

@@ -51,7 +51,7 @@ export async function createDatabase(services: ServiceSet): Promise<string> {
 export async function createLedger(services: ServiceSet, shards: number[] = [0]): Promise<Pool> {
   const pool = createPool(await createDatabase(services), silent);
   await migrate(pool);
-  for (const shard of shards) await createAuthority(pool).grant(shard, 0, 'run-1');
+  for (const shard of shards) await createAuthority(pool).grant(shard, 0, 'run-1', 0);
   return pool;
 }
 
@@ -61,7 +61,7 @@ export async function emptyLedger(pool: Pool, shards: number[] = [0]): Promise<v
     "select 'ledger.' || tablename as name from pg_tables where schemaname = 'ledger' and tablename <> 'migration'",
   );
   await pool.query(`truncate ${rows.map(({ name }) => name).join(', ')}`);
-  for (const shard of shards) await createAuthority(pool).grant(shard, 0, 'run-1');
+  for (const shard of shards) await createAuthority(pool).grant(shard, 0, 'run-1', 0);
 }
 
 type Without<Event> = Event extends LedgerEvent ? Omit<Event, 'seq' | 'saleId' | 'sale'> : never;

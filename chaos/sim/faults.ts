@@ -61,19 +61,35 @@ function flushAll(world: World): boolean {
 
 /** All its keys are gone; later its files from before that are put back, with what was given up meanwhile. */
 function putBackWhatWasLost(world: World): boolean {
+  const { random } = world;
+  // Or every engine dies with what it has not reported, which is lost, so that another history begins there unnoticed.
+  const another = random.chance(0.5);
+  if (!(another ? loseUnreported(world, 300) : flushAll(world))) return false;
+  putBackLater(world, another ? random.between(4_500, 8_500) : random.between(500, 4_500), another);
+  return true;
+}
+
+/** All processes are killed, to come back within `mostMs`, and Valkey loses what none of them has reported. */
+function loseUnreported(world: World, mostMs: number): boolean {
+  const { random } = world;
+  for (const node of [...world.nodes]) world.restart(node, random.between(30, mostMs));
+  return restartValkey(world, (calls) => calls.filter(({ atMs }) => atMs > world.reportedMs()).length);
+}
+
+/** `whole`: the last copy as it is; else it may be a part of it. */
+function putBackLater(world: World, ms: number, whole: boolean): void {
   const { valkey, random, scheduler } = world;
-  if (!flushAll(world)) return false;
-  scheduler.after(random.between(500, 4_500), null, 'FAULT files from before are put back', () => {
+  scheduler.after(ms, null, 'FAULT files from before are put back', () => {
     const copy = valkey.copies.at(-1);
     if (!copy || !valkey.primary) return;
     valkey.crash();
     scheduler.after(random.between(20, 800), null, 'Valkey is started on files from before', () => {
       world.dataLost();
       world.struck('what was lost put back');
-      return valkey.restartOn(copy.slice(0, Math.ceil(copy.length * (1 - 0.3 * random.next() * random.next()))));
+      const part = whole ? 1 : 1 - 0.3 * random.next() * random.next();
+      return valkey.restartOn(copy.slice(0, Math.ceil(copy.length * part)));
     });
   });
-  return true;
 }
 
 /** Nobody reads Kafka, as when the group waits for a ledger that has ended. */
@@ -95,11 +111,10 @@ function loseWhileBehind(world: World): void {
   if (inKafka) leaveUnread(world, random.between(1_000, 9_000));
   else postgresAway(world, random.between(400, 2_200));
   const loseAll = (): unknown => {
-    for (const node of [...world.nodes]) world.restart(node, random.between(30, 1_500));
+    const struck = loseUnreported(world, 1_500);
     // For longer than engines that have ended are waited for.
     if (inKafka) leaveUnread(world, random.between(5_000, 10_000));
-    // What they have reported is there, and nothing after it.
-    return restartValkey(world, (calls) => calls.filter(({ atMs }) => atMs > world.reportedMs()).length);
+    return struck;
   };
   scheduler.after(random.between(300, 2_000), null, 'FAULT data are lost while the ledger is behind', () => {
     const dice = random.next();

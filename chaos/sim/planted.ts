@@ -95,7 +95,7 @@ export const planted: Planted[] = [
           const grant = await plain.current(shard);
           return grant && { ...grant, watermark: 0 };
         },
-        sightings: async () => ({ seq: 0, begunEpoch: 0, awaited: 0 }),
+        sightings: async () => ({ seq: 0, awaited: 0 }),
       }),
     },
   },
@@ -317,6 +317,16 @@ export const planted: Planted[] = [
             reservations.map((one) => ({ ...one, extendedSeconds: 0 })),
           ),
       }),
+    },
+  },
+  {
+    name: 'another history is taken for the shard’s',
+    first: 2_400,
+    by: ['no-ack-lost', 'loss-is-told', 'both-sides-agree'],
+    within: 400,
+    seams: {
+      authority: (plain) => ({ ...plain, sharedUntil: async () => Number.POSITIVE_INFINITY }),
+      store: store(() => ({ sharedUntil: async () => Number.POSITIVE_INFINITY })),
     },
   },
 ];

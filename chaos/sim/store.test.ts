@@ -80,6 +80,7 @@ async function stateOf({ store, authority }: Side, shard: number): Promise<unkno
     grant: await authority.current(shard),
     losses: await store.unfinishedLosses(shard),
     sightings: await store.sightings(shard, 60_000),
+    shared: await Promise.all([0, 1, 2, 3].map((epoch) => store.sharedUntil(shard, epoch))),
     seen: await authority.sightings(shard, 0, 'run-2', 60_000),
   };
 }
@@ -163,7 +164,7 @@ function stepsOf(random: Random): Step[] {
     (batches: Batch[]): Step =>
     ({ store }) =>
       applyBatches(store, 0, batches);
-  const steps: Step[] = [({ authority }) => authority.grant(0, 0, 'run-1'), deliver([opening])];
+  const steps: Step[] = [({ authority }) => authority.grant(0, 0, 'run-1', 0), deliver([opening])];
   for (let i = 0; i < 14; i++) {
     const dice = random.next();
     if (dice < 0.5) steps.push(deliver(Array.from({ length: 1 + random.below(3) }, fresh)));
@@ -173,7 +174,7 @@ function stepsOf(random: Random): Step[] {
     else if (dice < 0.86) steps.push(report(random.pick(['ann', 'bob'])));
     else if (dice < 0.9) {
       const from = random.chance(0.7) ? epoch++ : 7;
-      steps.push(({ authority }) => authority.grant(0, from, 'run-2'));
+      steps.push(({ authority }) => authority.grant(0, from, 'run-2', 10 * from));
     } else if (dice < 0.93) steps.push(({ authority }) => authority.markOpened(0));
     else if (dice < 0.96) steps.push(({ store }) => store.stop(0, 'a test says so'));
     else steps.push(rebuild());

@@ -222,10 +222,12 @@ export function createDatabase(): Database {
     };
   };
 
-  /** The last epoch that a sighting, or the ledger's last batch, is of, if that is not closed; else 0. */
-  const begun = (number: number, seen: { epoch: number }[], closed: number): number => {
-    const last = [...(shardOf(number)?.batches.values() ?? [])].at(-1)?.epoch ?? 0;
-    return Math.max(0, ...seen.map((one) => one.epoch), last > closed ? last : 0);
+  const sharedUntil = (number: number, epoch: number): number => {
+    const seen = [...tables.sightings.values()].filter((one) => one.shard === number).map((one) => one.epoch);
+    const applied = [...(shardOf(number)?.batches.values() ?? [])].at(-1)?.epoch ?? 0;
+    if (Math.max(applied, ...seen) <= epoch) return Number.POSITIVE_INFINITY;
+    const later = tables.grants.filter((one) => one.shard === number && one.epoch > epoch);
+    return Math.min(Number.POSITIVE_INFINITY, ...later.map(({ seq }) => seq));
   };
 
   const store = (wire: Wire): LedgerStore => ({
@@ -262,9 +264,9 @@ export function createDatabase(): Database {
         );
         const open = all.filter((one) => one.open);
         const awaited = open.filter((one) => one.atMs > nowMs - silenceMs).length;
-        const begunEpoch = begun(number, all, closed ?? 0);
-        return { seq: Math.max(0, ...all.map((one) => one.seq)), begunEpoch, awaited, silent: open.length - awaited };
+        return { seq: Math.max(0, ...all.map((one) => one.seq)), awaited, silent: open.length - awaited };
       }),
+    sharedUntil: (number, epoch) => wire.statement('shared until', () => sharedUntil(number, epoch)),
     closeEpoch: (number, { token, runId, discard, most, silentEngines }) =>
       wire.statement('close epoch', () =>
         changing(number, () => {
@@ -326,16 +328,17 @@ export function createDatabase(): Database {
         const { epoch, runId, opened, watermark, rebuilding, closedEpoch } = row;
         return { epoch, runId, opened, watermark, rebuilding: rebuilding !== null, closedEpoch };
       }),
-    grant: (number, from, runId) =>
+    sharedUntil: (number, epoch) => wire.statement('shared until', () => sharedUntil(number, epoch)),
+    grant: (number, from, runId, seq) =>
       wire.statement(`grant ${from + 1}`, () =>
         changing(number, () => {
           const row = shardOf(number)?.row;
           if (from === 0) {
-            if (!row) tables.make(number, runId);
-            return !row;
-          }
-          if (row?.epoch !== from) return false;
-          Object.assign(row, { epoch: from + 1, runId });
+            if (row) return false;
+            tables.make(number, runId);
+          } else if (row?.epoch === from) Object.assign(row, { epoch: from + 1, runId });
+          else return false;
+          tables.grants.push({ shard: number, epoch: from + 1, seq });
           return true;
         }),
       ),
@@ -361,8 +364,7 @@ export function createDatabase(): Database {
         const awaited = all.filter(
           (one) => one.open && one.runId !== runId && one.atMs > nowMs - silenceFor(watchedMs),
         );
-        const begunEpoch = begun(number, all, closedEpoch);
-        return { seq: Math.max(0, ...all.map((one) => one.seq)), begunEpoch, awaited: awaited.length };
+        return { seq: Math.max(0, ...all.map((one) => one.seq)), awaited: awaited.length };
       }),
   });
 

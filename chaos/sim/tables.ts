@@ -41,6 +41,8 @@ export type Tables = {
   shards: Map<number, ShardTables>;
   /** Sale ids are unique over all shards. */
   saleIds: Map<string, string>;
+  /** After which sequence each epoch begins that engines were granted. */
+  grants: { shard: number; epoch: number; seq: number }[];
   sightings: Map<
     string,
     { engine: string; shard: number; epoch: number; runId: string; seq: number; open: boolean; atMs: number }
@@ -69,6 +71,7 @@ export function createTables(): Tables {
   return {
     shards,
     saleIds: new Map(),
+    grants: [],
     sightings: new Map(),
     rebuilds: new Map(),
     quarantine: new Map(),
