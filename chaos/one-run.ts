@@ -32,6 +32,8 @@ export type Strike = { what: string; atMs: number; inFlight: number };
 export type RunResult = {
   seed: number;
   fault: string;
+  /** The negative control that it was made with, or null. */
+  control: string | null;
   /** Checker -> what it found; only those that found something. */
   findings: Record<string, Finding[]>;
   strikes: Strike[];
@@ -115,7 +117,16 @@ export async function oneRun(options: RunOptions): Promise<RunResult> {
     };
     const { findings, checked } = check(history, crowd.sales, evidence, fates, crowd.outcomes());
     result = {
-      ...{ seed, fault: options.fault, findings, strikes, checked, drainedSeconds, outcomes: crowd.outcomes() },
+      ...{
+        seed,
+        fault: options.fault,
+        control: options.control ?? null,
+        findings,
+        strikes,
+        checked,
+        drainedSeconds,
+        outcomes: crowd.outcomes(),
+      },
       counts: options.fault !== 'calm' && strikes.some(({ inFlight }) => inFlight >= inFlightMin),
       bed: { transport: wanted.transport, durability, replica: wanted.replica },
       seconds: (performance.now() - startedMs) / 1000,
@@ -213,8 +224,23 @@ async function primaryUrl(bed: Bed): Promise<string> {
   return best.url;
 }
 
+const legend = `What a run of \`npm run chaos\` has left, because something was wrong in it.
+
+result.json    what each checker found, when the fault struck, and how the run was laid out
+history.json   sales; operations: every call of every client, what was asked when, what was answered when
+               (null: nobody knows what came of it); facts: what the ledger says happened, by shard and sequence
+evidence.json  what the stores had at the end: the ledger's batches, shards, balances, entries, rebuilds (losses),
+               what was set apart, the outboxes, Kafka's topic
+error.json     in the place of these three, when the run broke off
+logs/          what each process said, in the order in which they were started
+
+Times are Unix milliseconds: of the clients' clock in operations, of the shard's in facts. A reservation's id names its
+shard and sequence. docs/explanation/how-it-is-tested.md says what each checker looks for.
+`;
+
 /** What a person needs to see what went wrong, in one folder. */
 function leave(folder: string, bed: Bed, content: Record<string, unknown>): void {
+  writeFileSync(join(folder, 'README.txt'), legend);
   for (const [name, value] of Object.entries(content))
     writeFileSync(join(folder, `${name}.json`), JSON.stringify(value, null, 1));
   bed.writeLogs(join(folder, 'logs'));

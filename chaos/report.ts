@@ -16,6 +16,9 @@ export type Run = {
 const number = (value: number): string => value.toLocaleString('en-GB');
 const findingsOf = ({ result }: Run): [string, string[]][] => Object.entries(result?.findings ?? {});
 
+const againOf = ({ seed, fault, control }: RunResult): string =>
+  control === null ? `--seed ${seed} --fault ${fault} --runs 1` : `--control ${control} --seed ${seed}`;
+
 export function lineOf(run: Run): string {
   const head = `seed ${run.seed}  ${run.fault.padEnd(19)}`;
   if (run.skipped !== undefined) return `${head} skipped: ${run.skipped}`;
@@ -29,6 +32,7 @@ export function lineOf(run: Run): string {
     `${head} ${verdict}: struck ${strikes.length}×, ${most} in flight; ${number(checked.acknowledged)} acknowledged,`,
     `${number(checked.unknown)} unknown, ${number(checked.lost)} lost and reported; ${layout}; ${seconds.toFixed(0)} s`,
     ...findingsOf(run).flatMap(([checker, found]) => found.slice(0, 3).map((text) => `\n    ${checker}: ${text}`)),
+    ...(findingsOf(run).length > 0 ? [`\n    again: npm run chaos -- ${againOf(result)}`] : []),
   ].join(' ');
 }
 

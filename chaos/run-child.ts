@@ -2,6 +2,9 @@
 import { oneRun } from './one-run.ts';
 
 const [seed = '1', fault = '', folder = '', control] = process.argv.slice(2);
+// Nobody is there any more to take what it comes to; what it has started ends with it.
+process.once('disconnect', () => process.exit(1));
+
 const end = (message: unknown): void => {
   process.send?.(message, () => process.exit(0));
 };

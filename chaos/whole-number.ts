@@ -6,7 +6,7 @@ export function wholeNumber(least: number, most = Number.MAX_SAFE_INTEGER): (tex
   return (text) => {
     const value = Number(text);
     if (text.trim() === '' || !Number.isInteger(value) || value < least || value > most)
-      throw new InvalidArgumentError(`a whole number ${bounds}`);
+      throw new InvalidArgumentError(`Give a whole number ${bounds}.`);
     return value;
   };
 }

@@ -25,6 +25,8 @@ import {
 
 const runs = Number(process.env.STAMPEDE_MODEL_RUNS ?? 120);
 const wantedCommands = Number(process.env.STAMPEDE_MODEL_COMMANDS ?? 0);
+if (!Number.isInteger(wantedCommands) || wantedCommands < 0)
+  throw new Error('STAMPEDE_MODEL_COMMANDS: give a whole number of commands');
 // Long runs look further each time.
 const seed = Number(process.env.STAMPEDE_MODEL_SEED ?? (wantedCommands > 0 ? Math.floor(Math.random() * 2 ** 31) : 1));
 const path = process.env.STAMPEDE_MODEL_PATH ?? '';
