@@ -166,8 +166,9 @@ async function format(
   const lines = Object.entries(properties).map(([name, value]) => `${name}=${value}\n`);
   writeFileSync(propertiesPath(site), lines.join(''));
   if (existsSync(join(data, 'meta.properties'))) return;
+  // One in 64 begins with a dash, and would be taken for an option by itself.
   const clusterId = Buffer.from(crypto.getRandomValues(new Uint8Array(16))).toString('base64url');
-  await mustRun([...tool, 'format', '--cluster-id', clusterId, '--config', propertiesPath(site)], {
+  await mustRun([...tool, 'format', `--cluster-id=${clusterId}`, '--config', propertiesPath(site)], {
     ...where,
     timeoutMs: 60_000,
   });
