@@ -28,8 +28,8 @@ export type EpochAuthority = {
   /** Grants `from + 1`, which begins after `seq`, to a run of Valkey if the shard is still at `from` (0: none yet). */
   grant(shard: number, from: number, runId: string, seq: number): Promise<boolean>;
   markOpened(shard: number): Promise<void>;
-  /** Notes what an engine, connected to a run of Valkey, has seen; answers how things stand. */
-  report(engine: string, runId: string, sightings: Sighting[]): Promise<GrantNow[]>;
+  /** Notes what an engine, connected to a run of Valkey, has seen, unless it is older than what is noted; answers how things stand. */
+  report(engine: string, runId: string, sightings: Sighting[], number: number): Promise<GrantNow[]>;
   /**
    * What engines have seen since an epoch was closed, and how many have not said that they left other runs and may be alive,
    * by the word of who has watched for `watchedMs` without a break.

@@ -266,13 +266,13 @@ describe('the fence', () => {
     await makeSale(engine.shard(0));
     const authority = createAuthority(pool);
     const sighting = { shard: 0, epoch: 1, seq: 2, open: true };
-    await authority.report('another', 'the old run', [sighting]);
+    await authority.report('another', 'the old run', [sighting], 1);
     await services.kill('valkey', 'SIGKILL');
     await services.startOne('valkey');
     await expect.poll(() => engine.shards.fenced()[0]?.reason, soon).toMatch(/have not said yet/);
-    await authority.report('another', 'the old run', [{ ...sighting, seq: 9, open: false }]);
+    await authority.report('another', 'the old run', [{ ...sighting, seq: 9, open: false }], 2);
     await expect.poll(() => engine.shards.fenced()[0]?.reason, soon).toMatch(/an engine has seen 9/);
-    await authority.report('another', 'the old run', [{ ...sighting, open: false }]);
+    await authority.report('another', 'the old run', [{ ...sighting, open: false }], 3);
     await expect.poll(() => sell(engine, 'k'), soon).toBe('ok');
     expect(await epochs()).toEqual([2]);
   });

@@ -80,6 +80,7 @@ export async function openShards(
   const all = Array.from({ length: options.count }, (_, number) => createShard(number, shardOptions));
   const stopped = new AbortController();
   const engine = newBuyerId();
+  let reports = 0;
 
   function shardAt(number: number): Shard {
     const shard = all[number];
@@ -116,12 +117,14 @@ export async function openShards(
   /** Tells Postgres what this engine has seen: a run of Valkey that has less must not sell. */
   const report = async (): Promise<void> => {
     if (options.observe) return;
+    const number = ++reports;
     const seen = all.flatMap((shard) => shard.sighting ?? []);
     for (const [runId, sightings] of Map.groupBy(seen, (one) => one.runId)) {
       const grants = await authority.report(
         engine,
         runId,
         sightings.map((one) => ({ ...one, open: one.open && sells })),
+        number,
       );
       for (const grant of grants) {
         const shard = shardAt(grant.shard);

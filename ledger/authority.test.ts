@@ -54,7 +54,7 @@ describe('epochs', () => {
     for (const [from, seq] of [0, 7, 9].entries()) await authority.grant(0, from, `run-${from}`, seq);
     const until = () => Promise.all([1, 2, 3].map((epoch) => authority.sharedUntil(0, epoch)));
     expect(await until()).toEqual([Infinity, Infinity, Infinity]);
-    await authority.report('an engine', 'run-1', [{ shard: 0, epoch: 2, seq: 8, open: true }]);
+    await authority.report('an engine', 'run-1', [{ shard: 0, epoch: 2, seq: 8, open: true }], 1);
     expect(await until()).toEqual([7, Infinity, Infinity]);
     await pool.query("insert into ledger.batch values (0, 10, 10, 3, now(), '')");
     expect(await until()).toEqual([7, 9, Infinity]);
@@ -77,19 +77,19 @@ describe('sightings', () => {
   test('an old one is dropped only when it proves nothing any more', async () => {
     const authority = await shardAt20();
     const at = { shard: 0, open: false };
-    await authority.report('of a closed epoch', 'run', [{ ...at, epoch: 1, seq: 99 }]);
-    await authority.report('known to the ledger', 'run', [{ ...at, epoch: 2, seq: 20 }]);
-    await authority.report('beyond the ledger', 'run', [{ ...at, epoch: 2, seq: 21 }]);
-    await authority.report('of the epoch that is sold from', 'run', [{ ...at, epoch: 3, seq: 22 }]);
-    await authority.report('of a shard that is gone', 'run', [{ ...at, shard: 9, epoch: 1, seq: 1 }]);
+    await authority.report('of a closed epoch', 'run', [{ ...at, epoch: 1, seq: 99 }], 2);
+    await authority.report('known to the ledger', 'run', [{ ...at, epoch: 2, seq: 20 }], 3);
+    await authority.report('beyond the ledger', 'run', [{ ...at, epoch: 2, seq: 21 }], 4);
+    await authority.report('of the epoch that is sold from', 'run', [{ ...at, epoch: 3, seq: 22 }], 5);
+    await authority.report('of a shard that is gone', 'run', [{ ...at, shard: 9, epoch: 1, seq: 1 }], 6);
     const all = await seenBy();
     const young = { ...at, epoch: 1, seq: 1 };
     await pool.query("update ledger.sighting set at = now() - interval '23 h'");
-    await authority.report('another', 'run', [young]);
+    await authority.report('another', 'run', [young], 7);
     expect(await seenBy()).toEqual(['another', ...all]);
 
     await pool.query("update ledger.sighting set at = now() - interval '25 h' where engine <> 'another'");
-    await authority.report('another', 'run', [young]);
+    await authority.report('another', 'run', [young], 8);
     expect(await seenBy()).toEqual([
       'another',
       'beyond the ledger',
@@ -99,19 +99,27 @@ describe('sightings', () => {
     expect(await authority.sightings(0, 1, 'run', 4_000)).toEqual({ seq: 22, awaited: 0 });
   });
 
+  test('a report that comes late changes nothing: a newer one of the same engine is noted', async () => {
+    const authority = await shardAt20();
+    const at = { shard: 0, epoch: 3, open: true };
+    await authority.report('an engine', 'old run', [{ ...at, seq: 25, open: false }], 7);
+    await authority.report('an engine', 'old run', [{ ...at, seq: 24 }], 6);
+    expect(await authority.sightings(0, 1, 'run', 4_000)).toEqual({ seq: 25, awaited: 0 });
+  });
+
   test('only those of epochs after the closed one count, and only living engines on other runs are waited for', async () => {
     const authority = await shardAt20();
     const at = { shard: 0, epoch: 2, seq: 15, open: true };
-    await authority.report('of a closed epoch', 'old run', [{ ...at, epoch: 1, seq: 99, open: false }]);
-    await authority.report('on this run', 'run', [at]);
+    await authority.report('of a closed epoch', 'old run', [{ ...at, epoch: 1, seq: 99, open: false }], 9);
+    await authority.report('on this run', 'run', [at], 10);
     expect(await authority.sightings(0, 1, 'run', 4_000)).toEqual({ seq: 15, awaited: 0 });
-    await authority.report('on another run', 'old run', [{ ...at, seq: 17 }]);
+    await authority.report('on another run', 'old run', [{ ...at, seq: 17 }], 11);
     expect(await authority.sightings(0, 1, 'run', 4_000)).toEqual({ seq: 17, awaited: 1 });
     await pool.query("update ledger.sighting set at = now() - interval '5 s' where engine = 'on another run'");
     // Postgres may have been away, and nobody could report.
     expect(await authority.sightings(0, 1, 'run', 3_999)).toEqual({ seq: 17, awaited: 1 });
     expect(await authority.sightings(0, 1, 'run', 4_000)).toEqual({ seq: 17, awaited: 0 });
-    await authority.report('on another run', 'old run', [{ ...at, seq: 18, open: false }]);
+    await authority.report('on another run', 'old run', [{ ...at, seq: 18, open: false }], 12);
     expect(await authority.sightings(0, 1, 'run', 4_000)).toEqual({ seq: 18, awaited: 0 });
     expect(await authority.sightings(0, 2, 'run', 4_000)).toEqual({ seq: 0, awaited: 0 });
   });

@@ -22,11 +22,12 @@ export type Authority = {
   grant(shard: number, from: number, runId: string, seq: number): Promise<boolean>;
   /** Notes that the shard was made in Valkey: from now on, empty means lost. */
   markOpened(shard: number): Promise<void>;
-  /** Notes what an engine has seen; answers how these shards stand. */
+  /** Notes what an engine has seen, unless it has noted a report of it with a higher `number`; answers how these shards stand. */
   report(
     engine: string,
     runId: string,
     sightings: Sighting[],
+    number: number,
   ): Promise<{ shard: number; epoch: number; rebuilding: boolean }[]>;
   /**
    * The highest sequence that an engine has seen in epochs after `closedEpoch`, and how many living engines may yet get
@@ -103,17 +104,19 @@ export function createAuthority(pool: Pool): Authority {
     async markOpened(shard) {
       await pool.query('update ledger.shard set opened = true where shard = $1', [shard]);
     },
-    async report(engine, runId, sightings) {
+    async report(engine, runId, sightings, number) {
       const { rows } = await pool.query<{ shard: number; epoch: number; rebuilding: boolean }>(
         // An old one is dropped only when it proves nothing any more.
         `with old as (delete from ledger.sighting g using ledger.shard s
                        where s.shard = g.shard and g.at < now() - interval '1 day'
                          and (g.epoch <= s.closed_epoch or g.seq <= s.watermark)),
-         noted as (insert into ledger.sighting (engine, shard, epoch, run_id, seq, open)
-         select $1, d.shard, d.epoch, $2, d.seq, d.open
+         noted as (insert into ledger.sighting (engine, shard, epoch, run_id, seq, open, report)
+         select $1, d.shard, d.epoch, $2, d.seq, d.open, $7
            from unnest($3::int[], $4::int[], $5::bigint[], $6::boolean[]) as d(shard, epoch, seq, open)
          on conflict (engine, shard) do update
-            set epoch = excluded.epoch, run_id = excluded.run_id, seq = excluded.seq, open = excluded.open, at = now())
+            set epoch = excluded.epoch, run_id = excluded.run_id, seq = excluded.seq, open = excluded.open, at = now(),
+                report = excluded.report
+          where ledger.sighting.report < excluded.report)
          select shard, epoch, rebuilding is not null as rebuilding from ledger.shard where shard = any($3)`,
         [
           engine,
@@ -122,6 +125,7 @@ export function createAuthority(pool: Pool): Authority {
           sightings.map((one) => one.epoch),
           sightings.map((one) => one.seq),
           sightings.map((one) => one.open),
+          number,
         ],
       );
       return rows;

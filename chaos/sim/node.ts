@@ -96,9 +96,9 @@ export function startNode(options: NodeOptions): Node {
   const plainAuthority = database.authority(wire);
   const watched: Authority = {
     ...plainAuthority,
-    report: (engine, runId, sightings) => {
+    report: (engine, ...rest) => {
       node.engine = engine;
-      return plainAuthority.report(engine, runId, sightings);
+      return plainAuthority.report(engine, ...rest);
     },
   };
   const authority = seams.authority?.(watched) ?? watched;

@@ -104,7 +104,10 @@ export const planted: Planted[] = [
     by: ['no-ack-lost', 'one-history', 'loss-is-told'],
     within: 200,
     seams: {
-      authority: (plain) => ({ ...plain, report: (engine, runId) => plain.report(engine, runId, []) }),
+      authority: (plain) => ({
+        ...plain,
+        report: (engine, runId, _, number) => plain.report(engine, runId, [], number),
+      }),
     },
   },
   {

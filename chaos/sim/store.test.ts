@@ -140,7 +140,8 @@ function stepsOf(random: Random): Step[] {
   };
   const report = (engine: string): Step => {
     const sighting = { shard: 0, epoch, seq: random.below(next), open: random.chance(0.7) };
-    return ({ authority }) => authority.report(engine, `run-${1 + random.below(1)}`, [sighting]);
+    const number = random.below(100);
+    return ({ authority }) => authority.report(engine, `run-${1 + random.below(1)}`, [sighting], number);
   };
   const rebuild = (): Step => {
     const [token, most, broken] = [`token-${random.next()}`, next + random.below(5), random.chance(0.3)];

@@ -349,10 +349,11 @@ export function createDatabase(): Database {
           if (row) row.opened = true;
         }),
       ),
-    report: (engine, runId, sightings) =>
+    report: (engine, runId, sightings, number) =>
       wire.statement('report', (nowMs) => {
         for (const { shard, epoch, seq, open } of sightings)
-          tables.sightings.set(`${engine}/${shard}`, { engine, shard, epoch, runId, seq, open, atMs: nowMs });
+          if ((tables.sightings.get(`${engine}/${shard}`)?.number ?? -1) < number)
+            tables.sightings.set(`${engine}/${shard}`, { engine, shard, epoch, runId, seq, open, number, atMs: nowMs });
         return sightings.flatMap(({ shard }) => {
           const row = shardOf(shard)?.row;
           return row ? [{ shard, epoch: row.epoch, rebuilding: row.rebuilding !== null }] : [];

@@ -45,7 +45,16 @@ export type Tables = {
   grants: { shard: number; epoch: number; seq: number }[];
   sightings: Map<
     string,
-    { engine: string; shard: number; epoch: number; runId: string; seq: number; open: boolean; atMs: number }
+    {
+      engine: string;
+      shard: number;
+      epoch: number;
+      runId: string;
+      seq: number;
+      open: boolean;
+      number: number;
+      atMs: number;
+    }
   >;
   rebuilds: Map<
     string,

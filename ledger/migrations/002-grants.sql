@@ -9,3 +9,6 @@ create table ledger.epoch_grant (
   at timestamptz not null default now(),
   primary key (shard, epoch)
 );
+
+-- An engine numbers its reports: one that hung on its way must not take back what a newer one said.
+alter table ledger.sighting add column report bigint not null default 0;
