@@ -1,6 +1,6 @@
 /** `npm run chaos`: Stampede under load, broken on purpose again and again, and every promise checked after each time. */
 import { spawn } from 'node:child_process';
-import { existsSync, mkdirSync, mkdtempSync, openSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, openSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { Command, InvalidArgumentError, Option } from 'commander';
@@ -9,7 +9,7 @@ import { type Control, controls } from './controls.ts';
 import { faults } from './faults.ts';
 import { lineOf, type Run, tableOf } from './report.ts';
 import { whyNot } from './requirements.ts';
-import { addRun, FolderError, readRuns, workIn, workingIn } from './results.ts';
+import { addRun, FolderError, readRuns, workIn, workingIn, writeInto } from './results.ts';
 import { wholeNumber } from './whole-number.ts';
 
 const names = Object.keys(faults);
@@ -95,10 +95,7 @@ async function main(): Promise<void> {
   if (options.status) return status();
   const out = options.out ? resolve(options.out) : mkdtempSync(join(tmpdir(), 'stampede-chaos-'));
   if (options.detach) {
-    const other = workingIn(out);
-    if (other) throw new FolderError(`process ${other.pid} is at work in ${out} already`);
-    mkdirSync(out, { recursive: true });
-    const log = openSync(join(out, 'log'), 'a');
+    const log = writeInto(out, () => openSync(join(out, 'log'), 'a'));
     const args = process.argv.slice(1).filter((one) => one !== '--detach');
     const rest = options.out ? [] : ['--out', out];
     const child = spawn(process.execPath, [...args, ...rest], { detached: true, stdio: ['ignore', log, log] });
@@ -158,8 +155,8 @@ function status(): void {
     throw new FolderError('--status needs the --out of runs that were begun');
   const runs = readRuns(options.out);
   const working = workingIn(options.out);
-  finish(runs);
   say(working ? `${runs.length} of ${working.runs}; process ${working.pid} is at it` : 'nobody is at work there');
+  finish(runs);
 }
 
 main().catch((error: unknown) => {

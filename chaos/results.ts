@@ -49,17 +49,22 @@ export function workingIn(folder: string): Working | null {
   }
 }
 
-/** Takes a folder, made when it isn't there, until this process ends. Throws a FolderError when that can't be. */
-export function workIn(folder: string, runs: number): void {
+/** Has `write` write into a folder, made when it isn't there, in which nobody is at work. Throws a FolderError when that can't be. */
+export function writeInto<Result>(folder: string, write: () => Result): Result {
   const other = workingIn(folder);
   if (other)
     throw new FolderError(`process ${other.pid} is at work in ${folder}: wait for it, end it, or give another --out`);
-  const path = join(folder, 'working.json');
   try {
     mkdirSync(folder, { recursive: true });
-    writeFileSync(path, JSON.stringify({ pid: process.pid, runs } satisfies Working));
+    return write();
   } catch (error) {
     throw new FolderError(`--out ${folder} can't be written: ${reasonOf(error)}`);
   }
+}
+
+/** Takes a folder until this process ends. Throws a FolderError when that can't be. */
+export function workIn(folder: string, runs: number): void {
+  const path = join(folder, 'working.json');
+  writeInto(folder, () => writeFileSync(path, JSON.stringify({ pid: process.pid, runs } satisfies Working)));
   process.once('exit', () => rmSync(path, { force: true }));
 }

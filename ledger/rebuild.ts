@@ -100,27 +100,29 @@ async function drainOutbox(
   }
 }
 
-/** Gives the ledger what the outbox has of a closed epoch: what it has not, it keeps apart. */
-async function drainClosed(store: LedgerStore, shard: number, target: RebuildTarget): Promise<void> {
-  for (let after = 0; ; ) {
-    const batches = await target.read(after);
+/** Hands over all that the outbox has after a sequence, piece by piece. */
+async function readAll(
+  target: RebuildTarget,
+  after: number,
+  take: (batches: Batch[]) => Promise<unknown>,
+): Promise<void> {
+  for (let from = after; ; ) {
+    const batches = await target.read(from);
     const last = batches.at(-1);
     if (!last) return;
-    await applyBatches(store, shard, batches);
-    after = last.seqLast;
+    await take(batches);
+    from = last.seqLast;
   }
 }
+
+/** Gives the ledger what the outbox has of a closed epoch: what it has not, it keeps apart. */
+const drainClosed = (store: LedgerStore, shard: number, target: RebuildTarget): Promise<void> =>
+  readAll(target, 0, (batches) => applyBatches(store, shard, batches));
 
 /** Keeps apart what the outbox has and the ledger has not: it is not of the history that goes on. */
 async function setApart(store: LedgerStore, shard: number, target: RebuildTarget, reason: string): Promise<void> {
   const { watermark } = await store.watermark(shard);
-  for (let after = watermark; ; ) {
-    const batches = await target.read(after);
-    const last = batches.at(-1);
-    if (!last) return;
-    await store.quarantine(shard, batches, reason);
-    after = last.seqLast;
-  }
+  await readAll(target, watermark, (batches) => store.quarantine(shard, batches, reason));
 }
 
 /**
@@ -165,9 +167,10 @@ export async function rebuildShard(options: {
   try {
     await options.drained();
     if (closed) await drainClosed(store, shard, target);
-    else await drainOutbox(store, shard, target, Math.min(found.seq, shared), options.forward);
-    if (!closed && found.seq > shared)
-      await setApart(store, shard, target, `of epoch ${found.epoch}, which ended at ${shared}`);
+    else {
+      await drainOutbox(store, shard, target, Math.min(found.seq, shared), options.forward);
+      if (found.seq > shared) await setApart(store, shard, target, `of epoch ${found.epoch}, which ended at ${shared}`);
+    }
   } catch (error) {
     if (!(error instanceof ShardStopped) || !options.discard) throw error;
     await setApart(store, shard, target, `discarded by a rebuild: ${error.message}`);

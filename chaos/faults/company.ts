@@ -6,11 +6,8 @@ import { shards } from '../bed.ts';
 import { copyTree } from '../broken-tree.ts';
 import { startEcho } from '../kafka-echo.ts';
 import { faketimePath } from '../requirements.ts';
-import { type Fault, rest, startAll } from './fault.ts';
+import { enough, enoughMs, type Fault, rest, startAll } from './fault.ts';
 
-/** So many calls succeed while a relay is away, within so long. */
-const enough = 300;
-const enoughMs = 20_000;
 /** So many messages come again at least, within so long. */
 const echoed = 100;
 const echoMs = 20_000;

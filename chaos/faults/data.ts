@@ -7,7 +7,7 @@ import { waitUntil } from '../../services/waiting.ts';
 import type { Bed } from '../bed.ts';
 import { copyFiles } from '../old-copy.ts';
 import { makeFragileDisk } from '../power-loss.ts';
-import { type Fault, rest, wait } from './fault.ts';
+import { enough, enoughMs, type Fault, rest, wait } from './fault.ts';
 
 /** Fills a file until there is no room, again and again; what it answers makes room. Rejects when there was room to the end. */
 async function fillDisk(folder: string, forMs: number): Promise<() => void> {
@@ -79,8 +79,6 @@ async function onValkey<T>(bed: Bed, store: 'valkey' | 'replica', work: (redis: 
   }
 }
 
-const enough = 300;
-const enoughMs = 20_000;
 /** A store that has given up replays its log first. */
 const backMs = 60_000;
 

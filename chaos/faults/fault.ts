@@ -38,6 +38,10 @@ export type Prepared = {
   strike(scene: Scene): Promise<void>;
 };
 
+/** So many calls succeed while something is away or behind, within so long: then it matters. */
+export const enough = 300;
+export const enoughMs = 20_000;
+
 export const wait = (ms: number): Promise<void> => systemClock.wait(ms);
 export const rest = (random: Random, fromMs: number, toMs: number): Promise<void> => wait(random.int(fromMs, toMs));
 

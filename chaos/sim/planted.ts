@@ -1,6 +1,7 @@
 /** Faults planted at the seams between the code under test and the simulated world: the simulator must catch each. */
 
 import { engineSilenceMs } from '../../ledger/authority.ts';
+import type { RebuiltReservation } from '../../ledger/rebuild-content.ts';
 import type { LedgerStore, ShardTransaction } from '../../ledger/store.ts';
 import { expireCommand } from '../../lua/bindings.ts';
 import type { Invariant } from './checks.ts';
@@ -17,6 +18,11 @@ const inTransaction =
 const store =
   (change: (store: LedgerStore) => Partial<LedgerStore>): NonNullable<Seams['store']> =>
   (plain) => ({ ...plain, ...change(plain) });
+
+/** A rebuild that puts other reservations into the book than the ledger has. */
+const booking =
+  (change: (reservations: RebuiltReservation[]) => RebuiltReservation[]): NonNullable<Seams['target']> =>
+  (plain) => ({ ...plain, book: (sale, owners, reservations) => plain.book(sale, owners, change(reservations)) });
 
 /** The header of a call: epoch u32, highest sequence seen f64, deadline f64. */
 const seenAt = 4;
@@ -185,15 +191,7 @@ export const planted: Planted[] = [
     by: ['converges', 'both-sides-agree'],
     within: 100,
     seams: {
-      target: (plain) => ({
-        ...plain,
-        book: (sale, owners, reservations) =>
-          plain.book(
-            sale,
-            owners,
-            reservations.filter(({ state }) => state !== 'held'),
-          ),
-      }),
+      target: booking((reservations) => reservations.filter(({ state }) => state !== 'held')),
     },
   },
   {
@@ -311,15 +309,7 @@ export const planted: Planted[] = [
     by: ['no-ack-lost'],
     within: 400,
     seams: {
-      target: (plain) => ({
-        ...plain,
-        book: (sale, owners, reservations) =>
-          plain.book(
-            sale,
-            owners,
-            reservations.map((one) => ({ ...one, extendedSeconds: 0 })),
-          ),
-      }),
+      target: booking((reservations) => reservations.map((one) => ({ ...one, extendedSeconds: 0 }))),
     },
   },
   {
