@@ -47,7 +47,8 @@ export function createShard(number: number, options: ShardOptions) {
   let seen = 0;
   /** The shard's time less the monotonic clock, ms. */
   let offsetMs = 0;
-  let entered = false;
+  /** Entered: only once Postgres knows of it is it open, so that a rebuild waits for this engine, and hears what it told. */
+  let stage: 'left' | 'entered' | 'open' = 'left';
   /** The connection on which it was entered, and the run behind it. */
   let link = 0;
   let runId = '';
@@ -58,11 +59,12 @@ export function createShard(number: number, options: ShardOptions) {
   let replicating: Promise<void> | null = null;
 
   /** Another run of Valkey may be behind another connection: nothing is sold before the epochs were compared. */
-  const isOpen = (): boolean => entered && link === valkey.linkOf(key);
+  const isOn = (): boolean => link === valkey.linkOf(key);
+  const isOpen = (): boolean => stage === 'open' && isOn();
 
   const leave = (reason: string, { lost = false } = {}): void => {
-    if (entered || fence.reason !== reason) logger.error({ shard: number, reason, lost }, 'shard fenced');
-    entered = false;
+    if (stage !== 'left' || fence.reason !== reason) logger.error({ shard: number, reason, lost }, 'shard fenced');
+    stage = 'left';
     fence = { reason, lost };
   };
 
@@ -147,19 +149,22 @@ export function createShard(number: number, options: ShardOptions) {
     get fence(): { reason: string; lost: boolean } | null {
       if (isOpen()) return null;
       // It was open, and its connection is broken or another one.
-      return entered ? { reason: valkey.complaint || 'it is being opened', lost: false } : fence;
+      return stage === 'left' ? fence : { reason: valkey.complaint || 'it is being opened', lost: false };
     },
     /** How far it was seen; null before it was ever opened. */
     get sighting(): (Sighting & { runId: string }) | null {
-      return epoch === 0 ? null : { shard: number, epoch, seq: seen, open: isOpen(), runId };
+      return epoch === 0 ? null : { shard: number, epoch, seq: seen, open: stage !== 'left' && isOn(), runId };
     },
     /** Once its connection has changed it has to be opened again, even should the connection come back. */
     connectionChanged(): void {
-      if (entered && !isOpen()) leave(valkey.complaint || 'its connection has changed');
+      if (stage !== 'left' && !isOn()) leave(valkey.complaint || 'its connection has changed');
     },
 
-    /** Opens it on the connection that serves it now, or says why it stays fenced. `look`: at the server behind it. */
-    async open(look: () => Promise<ServerFaults>): Promise<void> {
+    /**
+     * Opens it on the connection that serves it now, or says why it stays fenced. `look`: at the server behind it; `report`: has
+     * Postgres note how far it was seen.
+     */
+    async open(look: () => Promise<ServerFaults>, report: () => Promise<void>): Promise<void> {
       const on = { link: valkey.linkOf(key), runId: valkey.runId(key) };
       const rememberMs = options.rememberSeconds * 1000;
       const found = options.observe
@@ -179,8 +184,10 @@ export function createShard(number: number, options: ShardOptions) {
       take(await look());
       if (faults.unfit !== null) return leave(faults.unfit);
       // Should the connection have changed meanwhile, it isn't open on the new one.
-      entered = true;
+      stage = 'entered';
       ({ link, runId } = on);
+      await report();
+      if (stage === 'entered') stage = 'open';
       if (isOpen()) logger.info({ shard: number, epoch, seq: seen }, 'shard open');
     },
 
@@ -199,7 +206,7 @@ export function createShard(number: number, options: ShardOptions) {
     },
     /** Nothing is asked of it any more. */
     close(): void {
-      entered = false;
+      stage = 'left';
     },
     /** Rejects unless the server's log is on its disk. */
     prove: () => sync(0),

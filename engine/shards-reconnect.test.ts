@@ -16,6 +16,7 @@ import {
 } from '../ledger/testing.ts';
 import { makeSale, outboxOf, reserve, type TestShard } from '../lua/testing.ts';
 import type { ServiceSet } from '../services/services.ts';
+import type { EpochAuthority } from './epochs.ts';
 import { openShards, type Shards } from './shards.ts';
 import { connectValkey, type Valkey } from './valkey.ts';
 
@@ -75,10 +76,10 @@ function gatedValkey() {
 }
 type Gated = ReturnType<typeof gatedValkey>;
 
-async function openOn(gated: Gated, count = 2): Promise<Shards> {
+async function openOn(gated: Gated, count = 2, authority: EpochAuthority = createAuthority(pool)): Promise<Shards> {
   const shards = await openShards({
     valkey: gated.valkey,
-    authority: createAuthority(pool),
+    authority,
     ...{ count, outboxEvents: 1_000, rememberSeconds: 60, clock: systemClock, logger: silent },
   });
   open.push(shards);
@@ -177,4 +178,34 @@ test('what an engine has seen it still knows when the connection breaks as it en
   await expect.poll(() => shards.fenced()[0]?.reason, soon).toMatch(/sequence 2, an engine has seen 3/);
   expect(shards.fenced()[0]?.lost).toBe(true);
   expect(await sell(shards, 0, 'again')).toBe('shard-fenced');
+});
+
+test('nothing is sold before Postgres knows of it: a rebuild would neither wait for this engine nor report what it told', async () => {
+  await makeSales();
+  const real = createAuthority(pool);
+  const reported = Promise.withResolvers<void>();
+  const held = Promise.withResolvers<'noted' | 'lost'>();
+  let first = true;
+  const opening = openOn(gatedValkey(), 2, {
+    ...real,
+    async report(...args) {
+      const mayBeOpen = args[2].some(({ open }) => open);
+      if (mayBeOpen && first) {
+        first = false;
+        reported.resolve();
+        if ((await held.promise) === 'lost') throw new Error('Postgres is away');
+      }
+      return real.report(...args);
+    },
+  });
+  await reported.promise;
+  const noted = () => pool.query('select 1 from ledger.sighting where open').then(({ rowCount }) => rowCount);
+  expect(await noted()).toBe(0);
+  held.resolve('lost');
+  const shards = await opening;
+  // What could not be noted stays closed, and is opened once it can.
+  expect(shards.fenced()).toMatchObject([{ shard: 0, reason: expect.stringContaining('Postgres is away') }]);
+  await expect.poll(() => shards.fenced(), soon).toEqual([]);
+  expect(await noted()).toBe(2);
+  expect(await sellBoth(shards, 'known')).toEqual(['ok', 'ok']);
 });

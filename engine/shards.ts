@@ -115,10 +115,10 @@ export async function openShards(
   };
 
   /** Tells Postgres what this engine has seen: a run of Valkey that has less must not sell. */
-  const report = async (): Promise<void> => {
+  const report = async (shards = all): Promise<void> => {
     if (options.observe) return;
     const number = ++reports;
-    const seen = all.flatMap((shard) => shard.sighting ?? []);
+    const seen = shards.flatMap((shard) => shard.sighting ?? []);
     for (const [runId, sightings] of Map.groupBy(seen, (one) => one.runId)) {
       const grants = await authority.report(
         engine,
@@ -129,8 +129,8 @@ export async function openShards(
       for (const grant of grants) {
         const shard = shardAt(grant.shard);
         // Whoever was granted it does not know that this engine goes on with another server.
-        if (shard.isOpen() && (grant.epoch > (shard.sighting?.epoch ?? 0) || grant.rebuilding))
-          shard.leave('its epoch has ended');
+        const { open = false, epoch = 0 } = shard.sighting ?? {};
+        if (open && (grant.epoch > epoch || grant.rebuilding)) shard.leave('its epoch has ended');
       }
     }
   };
@@ -168,15 +168,16 @@ export async function openShards(
         byLink(closed()).map(async (together) => {
           for (const shard of together) {
             try {
-              await shard.open(() => lookOnce(shard));
+              await shard.open(
+                () => lookOnce(shard),
+                () => report([shard]),
+              );
             } catch (error) {
               stays(shard, error);
             }
           }
         }),
       );
-      // From here on a rebuild waits for this engine to say that it is done with the epoch.
-      await report();
     } catch (error) {
       for (const shard of closed()) stays(shard, error);
     }
@@ -228,7 +229,7 @@ export async function openShards(
       if (closed().length > 0) await openAll();
     }),
     // By itself, since whoever is silent for a while is taken for ended.
-    keepOn('what was seen could not be reported', report),
+    keepOn('what was seen could not be reported', () => report()),
   ];
 
   return {

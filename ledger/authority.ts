@@ -105,28 +105,33 @@ export function createAuthority(pool: Pool): Authority {
       await pool.query('update ledger.shard set opened = true where shard = $1', [shard]);
     },
     async report(engine, runId, sightings, number) {
-      const { rows } = await pool.query<{ shard: number; epoch: number; rebuilding: boolean }>(
+      const shards = sightings.map((one) => one.shard);
+      await pool.query(
         // An old one is dropped only when it proves nothing any more.
         `with old as (delete from ledger.sighting g using ledger.shard s
                        where s.shard = g.shard and g.at < now() - interval '1 day'
-                         and (g.epoch <= s.closed_epoch or g.seq <= s.watermark)),
-         noted as (insert into ledger.sighting (engine, shard, epoch, run_id, seq, open, report)
+                         and (g.epoch <= s.closed_epoch or g.seq <= s.watermark))
+         insert into ledger.sighting (engine, shard, epoch, run_id, seq, open, report)
          select $1, d.shard, d.epoch, $2, d.seq, d.open, $7
            from unnest($3::int[], $4::int[], $5::bigint[], $6::boolean[]) as d(shard, epoch, seq, open)
          on conflict (engine, shard) do update
             set epoch = excluded.epoch, run_id = excluded.run_id, seq = excluded.seq, open = excluded.open, at = now(),
                 report = excluded.report
-          where ledger.sighting.report < excluded.report)
-         select shard, epoch, rebuilding is not null as rebuilding from ledger.shard where shard = any($3)`,
+          where ledger.sighting.report < excluded.report`,
         [
           engine,
           runId,
-          sightings.map((one) => one.shard),
+          shards,
           sightings.map((one) => one.epoch),
           sightings.map((one) => one.seq),
           sightings.map((one) => one.open),
           number,
         ],
+      );
+      // Afterwards: of a rebuild and a report that cross, one has to see the other.
+      const { rows } = await pool.query<{ shard: number; epoch: number; rebuilding: boolean }>(
+        'select shard, epoch, rebuilding is not null as rebuilding from ledger.shard where shard = any($1)',
+        [shards],
       );
       return rows;
     },

@@ -349,16 +349,19 @@ export function createDatabase(): Database {
           if (row) row.opened = true;
         }),
       ),
-    report: (engine, runId, sightings, number) =>
-      wire.statement('report', (nowMs) => {
+    async report(engine, runId, sightings, number) {
+      await wire.statement('report', (nowMs) => {
         for (const { shard, epoch, seq, open } of sightings)
           if ((tables.sightings.get(`${engine}/${shard}`)?.number ?? -1) < number)
             tables.sightings.set(`${engine}/${shard}`, { engine, shard, epoch, runId, seq, open, number, atMs: nowMs });
-        return sightings.flatMap(({ shard }) => {
+      });
+      return wire.statement('how shards stand', () =>
+        sightings.flatMap(({ shard }) => {
           const row = shardOf(shard)?.row;
           return row ? [{ shard, epoch: row.epoch, rebuilding: row.rebuilding !== null }] : [];
-        });
-      }),
+        }),
+      );
+    },
     sightings: (number, closedEpoch, runId, watchedMs) =>
       wire.statement('seen', (nowMs) => {
         const all = [...tables.sightings.values()].filter((one) => one.shard === number && one.epoch > closedEpoch);

@@ -3,7 +3,13 @@
 import { limits } from '../../kernel/limits.ts';
 import { engineSilenceMs } from '../../ledger/authority.ts';
 import { rebuildableSale } from '../../ledger/testing.ts';
-import { outboxTrimCommand, putSaleCommand, rebuildBeginCommand, setSaleStateCommand } from '../../lua/bindings.ts';
+import {
+  openShardCommand,
+  outboxTrimCommand,
+  putSaleCommand,
+  rebuildBeginCommand,
+  setSaleStateCommand,
+} from '../../lua/bindings.ts';
 import { saleArgs } from '../../lua/testing.ts';
 import { createRandom } from '../random.ts';
 import { type Buyers, startBuyers } from './buyers.ts';
@@ -49,6 +55,8 @@ export async function runSeed(seed: number, real: RealServer, seams: Seams = {})
   const database = createDatabase();
   /** What each rebuild found as it began: it may lose none of that. */
   const found = new Map<string, number>();
+  /** After which sequence an epoch was first sold from, by what Valkey answered. */
+  const beginnings = new Map<number, number>();
   const findings: Finding[] = [];
   const lostAtMs: number[] = [];
   const valkey = createSimValkey({
@@ -60,10 +68,17 @@ export async function runSeed(seed: number, real: RealServer, seams: Seams = {})
         const detail = trimmedTooFar(argument, row.watermark);
         if (detail) findings.push({ invariant: 'trims-what-is-kept', detail });
       }
+      if (name === openShardCommand.name) {
+        const { state, found: epoch, seq } = openShardCommand.decode(outcome);
+        if (state === 0 && !beginnings.has(epoch)) beginnings.set(epoch, seq);
+      }
       if (name !== rebuildBeginCommand.name) return;
       const { epoch, seq } = rebuildBeginCommand.decode(outcome);
       const inKafka = kafka?.reachesFrom(row.watermark, row.closedEpoch) ?? 0;
-      found.set(argument.toString('latin1', 0, 12), Math.max(inKafka, epoch > row.closedEpoch ? seq : 0));
+      // What goes on beyond the beginning of a later epoch is another history: files of before that were put back.
+      const later = [...beginnings].filter(([begun]) => begun > epoch).map(([, from]) => from);
+      const kept = epoch > row.closedEpoch ? Math.min(seq, ...later) : 0;
+      found.set(argument.toString('latin1', 0, 12), Math.max(inKafka, kept));
     },
   });
   const postgres = { away: false, failing: 0, losing: 0, hungUntilMs: 0, endsHung: false };
