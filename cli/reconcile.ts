@@ -66,6 +66,10 @@ export async function reconcileCommand(
   } else {
     print('available / reserved / sold, as of each shard’s sequence:');
     print(reconciliationTable(found));
+    for (const { shard, epoch, from, to, by } of found.losses)
+      print(
+        `Shard ${shard}, sequences ${from} to ${to} after epoch ${epoch}: may have been told to buyers, and are lost (${by === 'rebuild' ? 'a rebuild’s report' : 'by an engine that was not heard in time'}).`,
+      );
     for (const shard of unread)
       print(styleText('red', `Shard ${shard.shard} was not compared: ${(shard.unread ?? '').replace(/\.$/, '')}.`));
     if (found.drift > 0) print(styleText('red', `Drift: ${found.drift} units.`));

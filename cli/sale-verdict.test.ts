@@ -31,6 +31,7 @@ function evidence(
     shards: [{ shard: 0, epoch: 1, seq: 9, watermark: 9, unread: change.unread ?? null }],
     rows: [row, { ...row, saleId: 'another', ledger: { available: 0, reserved: 0, sold: 77 } }],
     drift,
+    losses: [],
   };
   return {
     saleId: 's',

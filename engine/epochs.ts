@@ -42,6 +42,11 @@ export type EpochAuthority = {
   ): Promise<{ seq: number; awaited: number }>;
   /** Up to which sequence a history that has not got beyond `epoch` is the shard's. */
   sharedUntil(shard: number, epoch: number): Promise<number>;
+  /**
+   * Notes that an engine had seen an epoch up to a sequence. Answers what of that is lost: the epoch had ended before, and nobody
+   * has reported it; null for nothing.
+   */
+  noteEnd(engine: string, shard: number, epoch: number, seq: number): Promise<{ from: number; to: number } | null>;
 };
 
 /**

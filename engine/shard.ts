@@ -24,6 +24,8 @@ export type ShardOptions = {
   authority: EpochAuthority;
   outboxEvents: number;
   rememberSeconds: number;
+  /** Its engine, as Postgres knows it. */
+  engine: string;
   /** Only look: take the epochs as they are granted, and grant none. */
   observe?: boolean;
   /** Whether what else carries a shard's events (Kafka) has given the ledger all of it; rejects when it can't be asked. */
@@ -177,6 +179,11 @@ export function createShard(number: number, options: ShardOptions) {
             drained: options.drained ?? (() => Promise.resolve(true)),
           });
       if ('reason' in found) return leave(found.reason, found);
+      if (epoch > 0 && epoch < found.epoch && !options.observe) {
+        // Frozen, or cut off, it may have told buyers what nobody else knew of when the next epoch began.
+        const lost = await authority.noteEnd(options.engine, number, epoch, seen);
+        if (lost) logger.error({ shard: number, epoch, ...lost }, 'buyers may have been told what is lost');
+      }
       // Sequences go on from epoch to epoch, but not from one that a rebuild has closed.
       if (epoch <= found.closedEpoch) seen = 0;
       epoch = found.epoch;

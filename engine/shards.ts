@@ -58,6 +58,7 @@ function watched(authority: EpochAuthority, watch: Watch): EpochAuthority {
     report: (...args) => told(authority.report(...args)),
     sightings: (...args) => told(authority.sightings(...args)),
     sharedUntil: (...args) => told(authority.sharedUntil(...args)),
+    noteEnd: (...args) => told(authority.noteEnd(...args)),
   };
 }
 
@@ -66,7 +67,7 @@ function watched(authority: EpochAuthority, watch: Watch): EpochAuthority {
  * are open; a shard that can't be stays fenced and is tried again.
  */
 export async function openShards(
-  options: Omit<ShardOptions, 'watchedMs'> & {
+  options: Omit<ShardOptions, 'watchedMs' | 'engine'> & {
     count: number;
     /** False: it tells no buyer anything (a relay, a sweeper), so that nobody has to wait for it, or to fear what it told. */
     sells?: boolean;
@@ -76,10 +77,10 @@ export async function openShards(
   const { valkey, clock, logger } = options;
   const watch = createWatch(clock, limits.watchGapMs);
   const authority = watched(options.authority, watch);
-  const shardOptions = { ...options, authority, watchedMs: watch.ms };
+  const engine = newBuyerId();
+  const shardOptions = { ...options, engine, authority, watchedMs: watch.ms };
   const all = Array.from({ length: options.count }, (_, number) => createShard(number, shardOptions));
   const stopped = new AbortController();
-  const engine = newBuyerId();
   let reports = 0;
 
   function shardAt(number: number): Shard {

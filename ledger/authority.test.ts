@@ -5,6 +5,7 @@ import type { ServiceSet } from '../services/services.ts';
 import { checkShardCount, createAuthority, writeAudit } from './authority.ts';
 import { migrate, readMigrations } from './migrate.ts';
 import { createPool } from './pool.ts';
+import { createLedgerStore } from './postgres.ts';
 import { createDatabase, createLedger, emptyLedger, silent, startTestServices, stopTestServices } from './testing.ts';
 
 let services: ServiceSet;
@@ -58,6 +59,28 @@ describe('epochs', () => {
     expect(await until()).toEqual([7, Infinity, Infinity]);
     await pool.query("insert into ledger.batch values (0, 10, 10, 3, now(), '')");
     expect(await until()).toEqual([7, 9, Infinity]);
+  });
+
+  test('what an engine saw of an epoch beyond its end is noted as lost, unless a rebuild has said so', async () => {
+    const authority = createAuthority(pool);
+    const store = createLedgerStore(pool);
+    const noted = async () =>
+      (await pool.query('select epoch, engine, seq_first::int, seq_last::int from ledger.loss order by epoch, engine'))
+        .rows;
+    for (const [from, seq] of [0, 7].entries()) await authority.grant(0, from, `run-${from}`, seq);
+    expect(await authority.noteEnd('too early to say', 0, 1, 9)).toBeNull();
+    await authority.report('another', 'run-1', [{ shard: 0, epoch: 2, seq: 8, open: true }], 1);
+    expect(await authority.noteEnd('all of it is there', 0, 1, 7)).toBeNull();
+    expect(await authority.noteEnd('slow', 0, 1, 9)).toEqual({ from: 8, to: 9 });
+    expect(await authority.noteEnd('slow', 0, 1, 9)).toEqual({ from: 8, to: 9 });
+    expect(await noted()).toEqual([{ epoch: 1, engine: 'slow', seq_first: 8, seq_last: 9 }]);
+    // A rebuild closes epoch 2 at 0, where the ledger is, and reports up to 12.
+    await store.beginRebuild(0, 'token');
+    await store.closeEpoch(0, { token: 'token', runId: 'run-2', discard: false, most: 12, silentEngines: 1 });
+    expect(await authority.noteEnd('reported', 0, 2, 12)).toBeNull();
+    expect(await authority.noteEnd('frozen', 0, 2, 14)).toEqual({ from: 13, to: 14 });
+    expect(await authority.noteEnd('of the new one', 0, 3, 14)).toBeNull();
+    expect((await noted()).map(({ engine }) => engine)).toEqual(['slow', 'frozen']);
   });
 });
 

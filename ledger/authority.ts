@@ -3,6 +3,7 @@ import type { Pool } from 'pg';
 import { timestamp } from '../kernel/clock.ts';
 import { SetupError } from '../kernel/errors.ts';
 import type { ReservationRef } from '../kernel/ids.ts';
+import type { Lost } from './rebuild.ts';
 
 export type Grant = {
   epoch: number;
@@ -44,6 +45,11 @@ export type Authority = {
    * proof (a sighting, or a batch in the ledger) that it did begin; else Infinity.
    */
   sharedUntil(shard: number, epoch: number): Promise<number>;
+  /**
+   * Notes that an engine had seen an epoch up to `seq`. Answers what of it is lost: it is not the shard's, since the epoch had ended
+   * before, and no rebuild has reported it; null for nothing.
+   */
+  noteEnd(engine: string, shard: number, epoch: number, seq: number): Promise<Lost>;
 };
 
 /** An engine that has not reported for this long is taken for ended: the fence in the function stops it should it wake. */
@@ -61,7 +67,8 @@ export const silenceFor = (watchedMs: number): number => (watchedMs < engineSile
 export async function sharedUntil(pool: Pool, shard: number, epoch: number): Promise<number> {
   const { rows } = await pool.query<{ seq: string | null }>(
     `select min(seq) as seq from ledger.epoch_grant where shard = $1 and epoch > $2
-        and $2 < greatest((select max(epoch) from ledger.sighting where shard = $1),
+        and $2 < greatest((select closed_epoch + 1 from ledger.shard where shard = $1),
+                          (select max(epoch) from ledger.sighting where shard = $1),
                           (select epoch from ledger.batch where shard = $1 order by seq_last desc limit 1))`,
     [shard, epoch],
   );
@@ -145,6 +152,21 @@ export function createAuthority(pool: Pool): Authority {
       return { seq: Number(rows[0]?.seq ?? 0), awaited: rows[0]?.awaited ?? 0 };
     },
     sharedUntil: (shard, epoch) => sharedUntil(pool, shard, epoch),
+    async noteEnd(engine, shard, epoch, seq) {
+      const shared = await sharedUntil(pool, shard, epoch);
+      if (seq <= shared) return null;
+      const { rows } = await pool.query<{ seq_first: string }>(
+        `insert into ledger.loss (shard, epoch, engine, seq_first, seq_last)
+         select $1, $2, $3, begins, $4
+           from (select 1 + greatest($5::bigint, max((report->'lost'->>'to')::bigint)) as begins
+                   from ledger.rebuild where shard = $1 and epoch > $2) as reported
+          where begins <= $4
+             on conflict (shard, epoch, engine) do update set seq_last = greatest(ledger.loss.seq_last, excluded.seq_last)
+         returning seq_first`,
+        [shard, epoch, engine, seq, shared],
+      );
+      return rows[0] ? { from: Number(rows[0].seq_first), to: seq } : null;
+    },
   };
 }
 

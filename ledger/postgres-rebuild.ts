@@ -38,6 +38,8 @@ export function createRebuildStore(pool: Pool): RebuildStore {
               set closed_epoch = epoch, closed_seq = watermark, epoch = epoch + 1, run_id = $3, opened = true, stopped = null
             where shard = $1 and rebuilding = $2 and (stopped is null or $4)
             returning shard, epoch, watermark, watermark_at),
+         begun as (
+           insert into ledger.epoch_grant (shard, epoch, run_id, seq) select shard, epoch, $3, watermark from closed),
          noted as (
            insert into ledger.rebuild (shard, epoch, report)
            select shard, epoch, jsonb_build_object('lost',

@@ -146,3 +146,16 @@ test('compares as of the shard’s own sequence, though the ledger has gone on s
   const found = await reconcile({ pool, source, shards: 2, waitMs: 5_000, clock: systemClock });
   expect(found.drift).toBe(0);
 });
+
+test('what was ever reported as lost is listed: by rebuilds, and by engines that were not heard in time', async () => {
+  await pool.query("insert into ledger.loss (shard, epoch, engine, seq_first, seq_last) values (0, 1, 'frozen', 8, 9)");
+  const report = (lost: unknown) => JSON.stringify({ lost });
+  await pool.query('insert into ledger.rebuild (shard, epoch, report) values (0, 3, $1), (1, 2, $2)', [
+    report({ from: 20, to: 23 }),
+    report(null),
+  ]);
+  expect((await compare()).losses).toEqual([
+    { shard: 0, epoch: 1, from: 8, to: 9, by: 'engine' },
+    { shard: 0, epoch: 2, from: 20, to: 23, by: 'rebuild' },
+  ]);
+});

@@ -43,7 +43,10 @@ export type ShardReport = {
   unread: string | null;
 };
 
-export type Reconciliation = { shards: ShardReport[]; rows: ReconcileRow[]; drift: number };
+/** Sequences that buyers may have been told of and nobody has; `by`: a rebuild's report, or an engine that was not heard in time. */
+export type Loss = { shard: number; epoch: number; from: number; to: number; by: 'rebuild' | 'engine' };
+
+export type Reconciliation = { shards: ShardReport[]; rows: ReconcileRow[]; drift: number; losses: Loss[] };
 
 type BalanceRow = {
   sale: number;
@@ -176,6 +179,18 @@ async function reconcileShard(
   return { report, rows: [...rows.values()] };
 }
 
+/** Everything that was ever reported as lost. */
+async function lossesOf(pool: Pool): Promise<Loss[]> {
+  const { rows } = await pool.query<Omit<Loss, 'from' | 'to'> & { first: string; last: string }>(
+    `select shard, epoch - 1 as epoch, report->'lost'->>'from' as first, report->'lost'->>'to' as last, 'rebuild' as by
+       from ledger.rebuild where report->'lost'->>'to' is not null
+     union all
+     select shard, epoch, seq_first::text, seq_last::text, 'engine' from ledger.loss
+      order by shard, epoch, by desc`,
+  );
+  return rows.map(({ first, last, ...rest }) => ({ ...rest, from: Number(first), to: Number(last) }));
+}
+
 /** Compares all shards. `waitMs`: how long the ledger may take to come to a shard's sequence. */
 export async function reconcile(options: {
   pool: Pool;
@@ -184,7 +199,7 @@ export async function reconcile(options: {
   waitMs: number;
   clock: Clock;
 }): Promise<Reconciliation> {
-  const found: Reconciliation = { shards: [], rows: [], drift: 0 };
+  const found: Reconciliation = { shards: [], rows: [], drift: 0, losses: await lossesOf(options.pool) };
   for (let shard = 0; shard < options.shards; shard++) {
     const { report, rows } = await reconcileShard(options.pool, options.source, shard, options.waitMs, options.clock);
     found.shards.push(report);

@@ -62,8 +62,8 @@ export async function findingsOf(world: {
   run: Run | null;
   acknowledged: Acknowledged[];
   converged: boolean;
-  /** By a rebuild's token: the last sequence that the shard's outbox and Kafka had as it began. */
-  found: Map<string, number>;
+  /** By a rebuild's token: the last sequences that the shard's outbox and Kafka had as it began. */
+  found: Map<string, { outbox: number; kafka: number }>;
   /** When Valkey's data were lost, each time. */
   lostAtMs: number[];
   /** Whether keys are forgotten while it runs. */
@@ -86,7 +86,8 @@ export async function findingsOf(world: {
   lookAtLedger(shard, add);
   lookAtEpochs(tables, shard, add);
   for (const { token, seq, epoch } of tables.rebuilds.values()) {
-    const had = world.found.get(token) ?? 0;
+    const { outbox, kafka } = world.found.get(token) ?? { outbox: 0, kafka: 0 };
+    const had = Math.max(outbox, kafka);
     if (had > seq)
       add('rebuild-keeps-what-is-there', `epoch ${epoch} begins after ${seq}, and ${had} was there to be kept`);
   }
@@ -176,8 +177,9 @@ function lookAtEpochs(tables: Tables, shard: ShardTables, add: Add): void {
 
 const after = (tables: Tables, epoch: number) => [...tables.rebuilds.values()].filter((one) => epoch < one.epoch);
 
-/** Whether a rebuild said that what has this sequence of this epoch may be lost. */
+/** Whether a rebuild said that what has this sequence of this epoch may be lost, or an engine that could not be heard before. */
 function isReported(tables: Tables, epoch: number, seq: number): boolean {
+  if ([...tables.losses.values()].some((one) => one.epoch === epoch && seq >= one.from && seq <= one.to)) return true;
   return after(tables, epoch).some(({ lost }) => lost !== null && seq >= lost.from && seq <= lost.to);
 }
 

@@ -24,6 +24,8 @@ export function createSimKafka(options: {
   faults: KafkaFaults;
   delayMs(): number;
   struck(kind: 'answer of Kafka lost' | 'Kafka got it late'): void;
+  /** Told when its data are gone. */
+  lost(): void;
 }) {
   const { scheduler, random, faults, delayMs, struck } = options;
   let log: Batch[] = [];
@@ -146,6 +148,7 @@ export function createSimKafka(options: {
     },
     /** Its data are gone; the topic is made anew. */
     lose(): void {
+      options.lost();
       log = [];
       low = 0;
       committed = 0;

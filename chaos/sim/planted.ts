@@ -226,20 +226,21 @@ export const planted: Planted[] = [
   },
   {
     name: 'engines count as silent though Postgres could not be asked',
-    first: 2_780,
     by: ['no-ack-lost', 'loss-is-told'],
-    within: 800,
+    within: 200,
     seams: {
       authority: (plain) => ({
         ...plain,
         sightings: (shard, closedEpoch, runId) => plain.sightings(shard, closedEpoch, runId, Number.MAX_SAFE_INTEGER),
+        // Who was not heard would say so later.
+        noteEnd: async () => null,
       }),
       store: store((plain) => ({ sightings: (shard) => plain.sightings(shard, engineSilenceMs) })),
     },
   },
   {
     name: 'the ledger takes events of a closed epoch',
-    first: 280,
+    first: 2_230,
     by: ['closed-stays-closed', 'never-stopped'],
     within: 400,
     seams: {
@@ -251,11 +252,14 @@ export const planted: Planted[] = [
   },
   {
     name: 'a rebuild takes a closed epoch for an open one',
+    first: 180,
     by: ['converges'],
     within: 800,
     seams: {
       store: store((plain) => ({
         beginRebuild: async (shard, token) => (await plain.beginRebuild(shard, token)) && { closedEpoch: 0 },
+        // Where the epoch ended would set it apart as another history.
+        sharedUntil: async () => Number.POSITIVE_INFINITY,
       })),
     },
   },

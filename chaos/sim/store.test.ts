@@ -82,6 +82,7 @@ async function stateOf({ store, authority }: Side, shard: number): Promise<unkno
     sightings: await store.sightings(shard, 60_000),
     shared: await Promise.all([0, 1, 2, 3].map((epoch) => store.sharedUntil(shard, epoch))),
     seen: await authority.sightings(shard, 0, 'run-2', 60_000),
+    ends: await Promise.all([1, 2, 3].map((epoch) => authority.noteEnd('an engine', shard, epoch, 30))),
   };
 }
 

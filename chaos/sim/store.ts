@@ -225,7 +225,8 @@ export function createDatabase(): Database {
   const sharedUntil = (number: number, epoch: number): number => {
     const seen = [...tables.sightings.values()].filter((one) => one.shard === number).map((one) => one.epoch);
     const applied = [...(shardOf(number)?.batches.values() ?? [])].at(-1)?.epoch ?? 0;
-    if (Math.max(applied, ...seen) <= epoch) return Number.POSITIVE_INFINITY;
+    const closed = (shardOf(number)?.row.closedEpoch ?? 0) + 1;
+    if (Math.max(closed, applied, ...seen) <= epoch) return Number.POSITIVE_INFINITY;
     const later = tables.grants.filter((one) => one.shard === number && one.epoch > epoch);
     return Math.min(Number.POSITIVE_INFINITY, ...later.map(({ seq }) => seq));
   };
@@ -275,6 +276,7 @@ export function createDatabase(): Database {
           const { watermark } = row;
           Object.assign(row, { closedEpoch: row.epoch, closedSeq: watermark, epoch: row.epoch + 1, runId });
           Object.assign(row, { opened: true, stopped: null });
+          tables.grants.push({ shard: number, epoch: row.epoch, seq: watermark });
           const lost = most > watermark ? { from: watermark + 1, to: most } : null;
           tables.rebuilds.set(`${number}/${row.epoch}`, {
             ...{
@@ -306,7 +308,8 @@ export function createDatabase(): Database {
           for (const rebuild of tables.rebuilds.values()) {
             if (rebuild.shard !== report.shard || rebuild.finished) continue;
             rebuild.finished = true;
-            if (rebuild.epoch === report.epoch) rebuild.report = clone(report);
+            if (rebuild.epoch === report.epoch)
+              Object.assign(rebuild, { report: clone(report), lost: report.lost ?? null });
           }
           return true;
         }),
@@ -329,6 +332,19 @@ export function createDatabase(): Database {
         return { epoch, runId, opened, watermark, rebuilding: rebuilding !== null, closedEpoch };
       }),
     sharedUntil: (number, epoch) => wire.statement('shared until', () => sharedUntil(number, epoch)),
+    async noteEnd(engine, number, epoch, seq) {
+      const shared = await wire.statement('shared until', () => sharedUntil(number, epoch));
+      if (seq <= shared) return null;
+      return wire.statement('note loss', () => {
+        const later = [...tables.rebuilds.values()].filter((one) => one.shard === number && one.epoch > epoch);
+        const from = 1 + Math.max(shared, ...later.map(({ lost }) => lost?.to ?? 0));
+        if (from > seq) return null;
+        const noted = tables.losses.get(`${engine}/${number}/${epoch}`);
+        const loss = { shard: number, epoch, from: noted?.from ?? from, to: Math.max(noted?.to ?? 0, seq) };
+        tables.losses.set(`${engine}/${number}/${epoch}`, loss);
+        return { from: loss.from, to: seq };
+      });
+    },
     grant: (number, from, runId, seq) =>
       wire.statement(`grant ${from + 1}`, () =>
         changing(number, () => {

@@ -56,6 +56,7 @@ export type Tables = {
       atMs: number;
     }
   >;
+  losses: Map<string, { shard: number; epoch: number; from: number; to: number }>;
   rebuilds: Map<
     string,
     {
@@ -82,6 +83,7 @@ export function createTables(): Tables {
     saleIds: new Map(),
     grants: [],
     sightings: new Map(),
+    losses: new Map(),
     rebuilds: new Map(),
     quarantine: new Map(),
     make(shard, runId) {

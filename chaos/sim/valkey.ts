@@ -5,7 +5,14 @@ import type { Process, Scheduler } from './scheduler.ts';
 import type { Call, RealServer } from './server.ts';
 
 /** A server from its start to its end, with what it has in memory. */
-export type Run = { runId: string; place: number; up: boolean; calls: Call[] };
+export type Run = {
+  runId: string;
+  place: number;
+  up: boolean;
+  calls: Call[];
+  /** How often it went back in time in place. */
+  backs: number;
+};
 
 type Connection = {
   link: number;
@@ -49,7 +56,8 @@ export function createSimValkey(options: {
 
   const startRun = async (calls: readonly Call[], keep: Run | null): Promise<Run> => {
     runs++;
-    const run: Run = { runId: `run-${runs}`, place: keep?.place ?? real.place(), up: true, calls: [...calls] };
+    const place = keep?.place ?? real.place();
+    const run: Run = { runId: `run-${runs}`, place, up: true, calls: [...calls], backs: 0 };
     if (!keep) await real.replay(run.place, calls);
     return run;
   };
@@ -132,6 +140,7 @@ export function createSimValkey(options: {
         scheduler.after(on.toServerMs - scheduler.nowMs, null, '', async () => {
           // What is on its way when the client's end breaks still comes, unless the way is cut.
           if (on.cut || !on.run.up) return;
+          const { backs } = on.run;
           const outcome = await work(on.run).then(
             (answer) => () => {
               answered({ epoch, run: on.run });
@@ -143,7 +152,8 @@ export function createSimValkey(options: {
           if (on.cut || !on.open) return;
           on.toClientMs = Math.max(on.toClientMs + 1e-6, scheduler.nowMs + options.delayMs());
           scheduler.after(on.toClientMs - scheduler.nowMs, process, `${process.name} ${what} answered`, () => {
-            if (!on.open || on.cut) return;
+            // What has been undone before its answer came nobody can notice: it is never answered.
+            if (!on.open || on.cut || backs < on.run.backs) return;
             on.reject.delete(reject);
             outcome();
           });
@@ -243,6 +253,7 @@ export function createSimValkey(options: {
       const place = real.place();
       await real.replay(place, run.calls);
       run.place = place;
+      run.backs++;
       return true;
     },
     breakConnection(process: Process, silently: boolean): boolean {

@@ -1,7 +1,6 @@
 /** A seed's world: it is made, goes wrong, is left in peace, and is looked at. */
 
 import { limits } from '../../kernel/limits.ts';
-import { engineSilenceMs } from '../../ledger/authority.ts';
 import { rebuildableSale } from '../../ledger/testing.ts';
 import {
   openShardCommand,
@@ -53,8 +52,8 @@ export async function runSeed(seed: number, real: RealServer, seams: Seams = {})
     return network.slowMs > 0 && random.chance(0.2) ? base + random.next() * network.slowMs : base;
   };
   const database = createDatabase();
-  /** What each rebuild found as it began: it may lose none of that. */
-  const found = new Map<string, number>();
+  /** By a rebuild's token, up to where outbox and Kafka went as it began: it may lose none of that. */
+  const found = new Map<string, { outbox: number; kafka: number }>();
   /** After which sequence an epoch was first sold from, by what Valkey answered. */
   const beginnings = new Map<number, number>();
   const findings: Finding[] = [];
@@ -78,12 +77,20 @@ export async function runSeed(seed: number, real: RealServer, seams: Seams = {})
       // What goes on beyond the beginning of a later epoch is another history: files of before that were put back.
       const later = [...beginnings].filter(([begun]) => begun > epoch).map(([, from]) => from);
       const kept = epoch > row.closedEpoch ? Math.min(seq, ...later) : 0;
-      found.set(argument.toString('latin1', 0, 12), Math.max(inKafka, kept));
+      found.set(argument.toString('latin1', 0, 12), { outbox: kept, kafka: inKafka });
     },
   });
   const postgres = { away: false, failing: 0, losing: 0, hungUntilMs: 0, endsHung: false };
   const broker = { away: false, unacknowledged: 0, unreadUntilMs: 0 };
-  const kafka = random.chance(0.5) ? createSimKafka({ scheduler, random, faults: broker, delayMs, struck }) : null;
+  const kafka = random.chance(0.5)
+    ? createSimKafka({
+        ...{ scheduler, random, faults: broker, delayMs, struck },
+        lost() {
+          const closed = new Set([...database.tables.rebuilds.values()].map(({ token }) => token));
+          for (const [token, had] of found) if (!closed.has(token)) had.kafka = 0;
+        },
+      })
+    : null;
   const rebuilding: { by: Process | null } = { by: null };
   const nodes: Node[] = [];
   let buyers: Buyers | null = null;
@@ -201,11 +208,6 @@ export async function runSeed(seed: number, real: RealServer, seams: Seams = {})
       lossy: random.chance(0.6),
       dataLost() {
         lostAtMs.push(scheduler.nowMs);
-        // Living engines are waited for.
-        for (const node of nodes) {
-          const { atMs = 0 } = database.tables.sightings.get(`${node.engine}/0`) ?? {};
-          if ((node.process.wakesMs ?? 0) > atMs + engineSilenceMs) orphan(node);
-        }
       },
     };
     buyers = startBuyers({
