@@ -19,12 +19,8 @@ afterAll(() => {
 
 const chosen: [fault: string, seed: number][] = [
   ['storm', 1],
-  ['half-open-valkey', 2],
   ['disk-full-valkey', 3],
   ['old-copy', 5],
-  ['kafka-twice', 7],
-  ['clock-jump', 8],
-  ['rollout', 9],
 ];
 
 it.each(chosen)(

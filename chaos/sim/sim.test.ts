@@ -39,7 +39,7 @@ test('a seed replays exactly, alone or among others, and another seed is another
 });
 
 test('quick seeds are clean, and things did go wrong in them', { timeout: 300_000 }, async () => {
-  const count = Number(process.env.STAMPEDE_SEEDS ?? 400);
+  const count = Number(process.env.STAMPEDE_SEEDS ?? 250);
   const reports = await reportsOf(upTo(count));
   expect(
     reports.filter(({ findings }) => findings.length > 0).map(({ seed, findings }) => ({ seed, findings })),
