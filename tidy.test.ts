@@ -13,14 +13,17 @@ const files = execFileSync('git', ['ls-files', '--cached', '--others', '--exclud
 const read = (file: string): string => readFileSync(join(root, file), 'utf8');
 const sources = files.filter((file) => /\.(ts|js)$/.test(file) && file.includes('/'));
 
-/** Which rooms a room's files may import from, besides its own and packages. The blueprint's table. */
+/**
+ * Which rooms a room's files may import from, besides its own and packages. The bench measures through the published interface alone,
+ * on servers that it starts for itself.
+ */
 const mayImport: Record<string, string[] | 'all'> = {
   kernel: [],
   lua: [],
   engine: ['kernel', 'lua'],
   ledger: ['kernel'],
   services: ['kernel'],
-  bench: ['engine/uws.ts', 'engine/uws-types.ts'],
+  bench: ['kernel', 'services', 'engine/uws.ts', 'engine/uws-types.ts'],
   chaos: 'all',
   cli: 'all',
 };

@@ -22,7 +22,15 @@ export function stampede(args: string[], env: NodeJS.ProcessEnv): Promise<Record
   });
 }
 
-export type Started = { child: ChildProcess; ready: Record<string, unknown>; stop(): Promise<void> };
+export type Started = {
+  child: ChildProcess;
+  /** What it said when it was ready. */
+  ready: Record<string, unknown>;
+  /** Ends it in order; answers the last line that it said, if that is a JSON object. */
+  stop(): Promise<Record<string, unknown>>;
+};
+
+const readyMs = 30_000;
 
 /** Starts `node file …` and waits for the JSON line that says it is ready. */
 export function startNode(file: string, args: string[], env: NodeJS.ProcessEnv): Promise<Started> {
@@ -35,26 +43,31 @@ export function startNode(file: string, args: string[], env: NodeJS.ProcessEnv):
     process.once('exit', end);
     const late = setTimeout(() => {
       end();
-      reject(new Error(`${file} was not ready within 30 s`));
-    }, 30_000);
+      reject(new Error(`${file} was not ready within ${readyMs / 1_000} s`));
+    }, readyMs);
+    let last = '{}';
+    const ended = new Promise<void>((done) => child.once('close', () => done()));
     child.once('exit', (code) => {
       clearTimeout(late);
       process.off('exit', end);
       reject(new Error(`${file} ended with ${code}`));
     });
-    createInterface(child.stdout).once('line', (line) => {
-      clearTimeout(late);
-      resolve({
-        child,
-        ready: JSON.parse(line) as Record<string, unknown>,
-        stop: () =>
-          new Promise((stopped) => {
-            if (child.exitCode !== null || child.signalCode !== null) return stopped();
-            child.once('exit', () => stopped());
-            child.kill('SIGTERM');
-          }),
+    createInterface(child.stdout)
+      .on('line', (line) => {
+        last = line;
+      })
+      .once('line', (line) => {
+        clearTimeout(late);
+        resolve({
+          child,
+          ready: JSON.parse(line) as Record<string, unknown>,
+          async stop() {
+            if (child.exitCode === null && child.signalCode === null) child.kill('SIGTERM');
+            await ended;
+            return last.startsWith('{') ? (JSON.parse(last) as Record<string, unknown>) : {};
+          },
+        });
       });
-    });
   });
 }
 

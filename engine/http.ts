@@ -2,25 +2,16 @@
  * The HTTP frame around every call of the contract: reads, limits, authenticates, validates, answers. The order of the
  * checks is the contract's: 413, 405, 415, 401 (and 403), 400, 429, then the handler's own.
  */
-
 import type { TSchema } from 'typebox';
-import { Compile, type Validator } from 'typebox/compile';
-import {
-  type ErrorCode,
-  errorCodes,
-  type FieldError,
-  problemOf,
-  type Refusal,
-  RefusalError,
-  refusal,
-} from '../kernel/errors.ts';
+import { Compile } from 'typebox/compile';
+import { type ErrorCode, type FieldError, type Refusal, RefusalError, refusal } from '../kernel/errors.ts';
 import { limits } from '../kernel/limits.ts';
 import type { Logger } from '../kernel/logger.ts';
+import { createBodyReader, invalidRequest, notJson, textOf } from './bodies.ts';
 import type { RateLimiter } from './rate-limit.ts';
+import { type Reply, replyOf, statusLineOf } from './replies.ts';
 import type { Caller, Sessions } from './sessions.ts';
 import type { HttpRequest, HttpResponse, TemplatedApp } from './uws-types.ts';
-
-export type Reply = { status: number; body: string; contentType?: string; headers?: Record<string, string> };
 
 /** What a handler gets to know of a request. */
 export type Call = {
@@ -68,118 +59,8 @@ const requestIdPattern = /^[A-Za-z0-9_.-]{1,64}$/;
 const processTag = Math.floor(Math.random() * 36 ** 6).toString(36);
 let requests = 0;
 
-const statusLines = new Map<number, string>(
-  Object.entries({
-    200: 'OK',
-    201: 'Created',
-    204: 'No Content',
-    400: 'Bad Request',
-    401: 'Unauthorized',
-    403: 'Forbidden',
-    404: 'Not Found',
-    405: 'Method Not Allowed',
-    409: 'Conflict',
-    413: 'Content Too Large',
-    415: 'Unsupported Media Type',
-    422: 'Unprocessable Content',
-    429: 'Too Many Requests',
-    503: 'Service Unavailable',
-  }).map(([status, text]) => [Number(status), `${status} ${text}`]),
-);
-
-export function statusLineOf(status: number): string {
-  return statusLines.get(status) ?? String(status);
-}
-
-/** The fields that a body has wrong, each once. */
-export function fieldErrors(validator: Validator, value: unknown): FieldError[] {
-  const byPath = new Map<string, string>();
-  for (const error of validator.Errors(value)) {
-    // Each unknown member is reported by its own path as well.
-    if (error.keyword === 'additionalProperties') continue;
-    const missing = (error.params as { requiredProperties?: string[] }).requiredProperties;
-    if (missing) for (const name of missing) byPath.set(`${error.instancePath}/${name}`, 'is required');
-    else if (error.keyword === 'boolean') byPath.set(error.instancePath, 'is not a known member');
-    else if (!byPath.has(error.instancePath)) byPath.set(error.instancePath, error.message);
-  }
-  return [...byPath].slice(0, 20).map(([path, message]) => ({ path: path === '' ? '/' : path, message }));
-}
-
-const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
-/** The text of a body; null when it isn't UTF-8. */
-function textOf(bytes: ArrayBuffer): string | null {
-  try {
-    return utf8.decode(bytes);
-  } catch {
-    return null;
-  }
-}
-
-const notJson: FieldError = { path: '/', message: 'is not JSON in UTF-8' };
-
-function deepFreeze(value: unknown): unknown {
-  if (typeof value === 'object' && value !== null && !Object.isFrozen(value)) {
-    Object.freeze(value);
-    for (const member of Object.values(value)) deepFreeze(member);
-  }
-  return value;
-}
-
-/**
- * Makes a reader of bodies of one route: the value, or what is wrong with it added to `errors`. Buyers of a hot sale send
- * the same text over and over: what it means is worked out once and remembered, frozen. Saves 6,500 of the 8,300
- * instructions of parsing and checking (docs/explanation/performance.md).
- */
-function createBodyReader(validator: Validator): (text: string, errors: FieldError[]) => unknown {
-  const known = new Map<string, unknown>();
-  return (text, errors) => {
-    const before = known.get(text);
-    if (before !== undefined) return before;
-    let body: unknown;
-    try {
-      body = JSON.parse(text);
-    } catch {
-      errors.push(notJson);
-      return undefined;
-    }
-    if (!validator.Check(body)) {
-      errors.push(...fieldErrors(validator, body));
-    } else if (text.length <= limits.rememberedBodyChars) {
-      if (known.size >= limits.rememberedBodies) known.clear();
-      known.set(text, deepFreeze(body));
-    }
-    return body;
-  };
-}
-
-export function invalidRequest(errors: FieldError[]): Refusal {
-  const first = errors[0];
-  const detail = first ? `${first.path} ${first.message}.` : 'The request is not as it should be.';
-  return refusal('invalid-request', detail, { errors });
-}
-
 export function addressOf(res: HttpResponse): string {
   return Buffer.from(res.getRemoteAddressAsText()).toString('latin1');
-}
-
-/** A refusal as an HTTP reply. */
-export function replyOf(refused: Refusal, requestId: string): Reply {
-  const code = errorCodes[refused.code];
-  const seconds = refused.retryAfterSeconds ?? ('retryAfterSeconds' in code ? code.retryAfterSeconds : undefined);
-  const { retryAfterSeconds: _, ...shown } = refused;
-  const headers: Record<string, string> = {};
-  if (seconds !== undefined) headers['Retry-After'] = String(seconds);
-  if (refused.code === 'unauthorized') headers['WWW-Authenticate'] = 'Bearer';
-  return {
-    status: code.status,
-    body: JSON.stringify(problemOf(shown, requestId)),
-    contentType: 'application/problem+json',
-    headers,
-  };
-}
-
-export function json(status: number, value: unknown, headers?: Record<string, string>): Reply {
-  return headers ? { status, body: JSON.stringify(value), headers } : { status, body: JSON.stringify(value) };
 }
 
 /** Answers with what a promise brings, or with the refusal that it was rejected with. */
@@ -231,8 +112,7 @@ export function createHttp(app: TemplatedApp, options: HttpOptions): Http {
   function begin(res: HttpResponse, req: HttpRequest, route: Counted, head = false): Begun {
     const startedMs = performance.now();
     const given = req.getHeader('x-request-id');
-    const requestId =
-      given !== '' && requestIdPattern.test(given) ? given : `${processTag}-${(++requests).toString(36)}`;
+    const requestId = given !== '' && requestIdPattern.test(given) ? given : `${processTag}-${++requests}`;
     let open = true;
     let answered = false;
     let handed = false;
@@ -264,6 +144,7 @@ export function createHttp(app: TemplatedApp, options: HttpOptions): Http {
     const bodies = route.body ? createBodyReader(Compile(route.body)) : null;
     const paramCount = route.path.split('/:').length - 1;
     const counted = countedAs(`${route.method.toUpperCase()} ${route.path}`);
+    const limited = options.addressLimit !== null && !route.unlimited;
 
     const admit = (caller: Caller): Refusal | null => {
       if (route.who === 'anyone') return null;
@@ -289,8 +170,11 @@ export function createHttp(app: TemplatedApp, options: HttpOptions): Http {
           answer(refusal('unsupported-media-type', 'Send the body as application/json.'));
           return;
         }
-        const token = /^bearer /i.test(authorization) ? authorization.slice(7) : '';
-        const caller = sessions.identify(token);
+        // Asked for now: of a request that is broken off meanwhile the server tells no address.
+        const address = limited || route.who === 'operator' ? addressOf(res) : '';
+        sessions.identifyTogether(authorization, (caller) => permit(text, address, caller));
+      };
+      const permit = (text: string | null, address: string, caller: Caller): void => {
         const barred = admit(caller);
         if (barred) {
           answer(barred);
@@ -309,8 +193,6 @@ export function createHttp(app: TemplatedApp, options: HttpOptions): Http {
           return;
         }
         const buyerId = caller.kind === 'buyer' ? caller.buyerId : '';
-        const limited = options.addressLimit !== null && !route.unlimited;
-        const address = limited || route.who === 'operator' ? addressOf(res) : '';
         if (limited) {
           const nowMs = performance.now();
           const seconds =

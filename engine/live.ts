@@ -9,8 +9,10 @@ import { errorCodes, problemOf, type Refusal, RefusalError, refusal } from '../k
 import { isId } from '../kernel/ids.ts';
 import { limits } from '../kernel/limits.ts';
 import type { Logger } from '../kernel/logger.ts';
-import { addressOf, fieldErrors, invalidRequest, replyOf, statusLineOf } from './http.ts';
+import { fieldErrors, invalidRequest } from './bodies.ts';
+import { addressOf } from './http.ts';
 import type { RateLimiter } from './rate-limit.ts';
+import { replyOf, statusLineOf } from './replies.ts';
 import type { Reservation, Reservations } from './reservations.ts';
 import type { SaleDirectory, SaleReading } from './sales.ts';
 import { ClientFrame, ReserveBody } from './schemas.ts';

@@ -2,8 +2,9 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Logger } from '../kernel/logger.ts';
-import { json, type Route } from './http.ts';
+import type { Route } from './http.ts';
 import { openApiOf } from './openapi.ts';
+import { json } from './replies.ts';
 import type { Shards } from './shards.ts';
 
 const boardHeaders = {

@@ -1,7 +1,7 @@
 /** Reserve, commit, release, extend and read reservations: batched per shard and command. */
 import { type Clock, timestamp } from '../kernel/clock.ts';
 import { type Refusal, RefusalError, refusal } from '../kernel/errors.ts';
-import { decodeReservationId, encodeReservationId, isId, keyDigest, type ReservationRef } from '../kernel/ids.ts';
+import { decodeReservationId, encodeReservationId, isId, keyDigests, type ReservationRef } from '../kernel/ids.ts';
 import { limits } from '../kernel/limits.ts';
 import type { Logger } from '../kernel/logger.ts';
 import {
@@ -68,7 +68,8 @@ export type Reservations = {
   idle(): Promise<void>;
 };
 
-type ReserveItem = { saleId: string; no: number; buyer: string; key: string; lines: readonly Wanted[] };
+/** `key`: the digest, once it is packed. */
+type ReserveItem = ReserveRequest & { no: number; key: string };
 /** `text`: how the bodies of all that share its grant end, null where none was given; `secured`: what to wait for first. */
 type Decision = { status: number; seq: number; text: string | null; line: number; secured: Promise<void> | null };
 type Reference = { sale: number; buyer: string; key: string; seq: number; seconds: number };
@@ -100,7 +101,7 @@ function mergeLines(lines: readonly Wanted[]): readonly Wanted[] {
     : lines;
 }
 
-/** One call's argument. Requests of one sale that share their list of lines share a basket. */
+/** One call's argument. Requests of one sale that share their list of lines share a basket. Keys are digested together. */
 function packRequests(requests: ReserveItem[]): ReserveArgs {
   const baskets: ReserveArgs['baskets'][number][] = [];
   const places = new Map<readonly Wanted[], number>();
@@ -110,12 +111,15 @@ function packRequests(requests: ReserveItem[]): ReserveArgs {
     places.set(lines, baskets.length);
     return baskets.push({ sale: no, lines }) - 1;
   };
-  return {
-    baskets,
-    wanted: requests.map(place),
-    buyers: requests.map((request) => request.buyer),
-    keys: requests.map((request) => request.key),
-  };
+  const [wanted, buyers, keys]: [number[], string[], string[]] = [[], [], []];
+  for (const request of requests) {
+    wanted.push(place(request));
+    buyers.push(request.buyer);
+    keys.push(request.idempotencyKey);
+  }
+  const digests = keyDigests(keys);
+  for (const [i, digest] of digests.entries()) (requests[i] as ReserveItem).key = digest;
+  return { baskets, wanted, buyers, keys: digests };
 }
 
 export function createReservations(
@@ -279,7 +283,19 @@ export function createReservations(
     }));
   };
 
+  const refusals = new Map<string, Refusal>();
+  /** The same refusal is the same object: what is written of it is written once. */
   const refusedReserve = (request: ReserveItem, result: Decision): Refusal => {
+    const name = `${result.status} ${request.saleId} ${request.lines[result.line]?.sku}`;
+    let refused = refusals.get(name);
+    if (!refused) {
+      refused = refusalOfStatus(request, result);
+      if (refusals.size >= limits.linesTexts) refusals.clear();
+      refusals.set(name, refused);
+    }
+    return refused;
+  };
+  const refusalOfStatus = (request: ReserveItem, result: Decision): Refusal => {
     const what = request.lines[result.line]?.sku ?? 'a line of it';
     switch (result.status) {
       case statusCodes.mismatch:
@@ -331,10 +347,7 @@ export function createReservations(
   return {
     reserve(request, done) {
       const item = (no: number): ReserveItem => ({
-        saleId: request.saleId,
-        no,
-        buyer: request.buyer,
-        key: keyDigest(request.idempotencyKey),
+        ...{ saleId: request.saleId, no, buyer: request.buyer, idempotencyKey: request.idempotencyKey, key: '' },
         lines: mergeLines(request.lines),
       });
       const place = sales.locate(request.saleId);

