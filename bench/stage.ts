@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { createSigner } from 'fast-jwt';
 import { Client } from 'pg';
+import { newBuyerId } from '../kernel/ids.ts';
 import {
   type ServiceName,
   type ServiceSet,
@@ -115,13 +116,12 @@ export async function openStage(options: StageOptions) {
       closers.push(close);
     },
     /** Tokens of new buyers. */
-    buyers: (count: number): string[] =>
-      Array.from({ length: count }, () => sign({ sub: randomBytes(9).toString('base64url') })),
+    buyers: (count: number): string[] => Array.from({ length: count }, () => sign({ sub: newBuyerId() })),
     /** A file with a token a line, each of a new buyer, whose name stands before it where that is wanted. */
     tokens(count: number, { named = false } = {}): string {
       const file = join(folder, `tokens-${++tokenFiles}`);
       const lines = Array.from({ length: count }, () => {
-        const sub = randomBytes(9).toString('base64url');
+        const sub = newBuyerId();
         return named ? `${sub} ${sign({ sub })}` : sign({ sub });
       });
       writeFileSync(file, `${lines.join('\n')}\n`);

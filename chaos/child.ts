@@ -12,11 +12,7 @@ export function inChild(seed: number, fault: string, folder: string, control?: s
   const child = fork(
     fileURLToPath(new URL('./run-child.ts', import.meta.url)),
     [String(seed), fault, folder, ...(control ? [control] : [])],
-    {
-      stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
-      // kafkajs asks for timers in the past; that means nothing (its issue 1751), and stands between the results.
-      execArgv: ['--disable-warning=TimeoutNegativeWarning'],
-    },
+    { stdio: ['ignore', 'inherit', 'inherit', 'ipc'] },
   );
   const late = setTimeout(() => child.kill('SIGKILL'), runLimitMs);
   let result: RunResult | null = null;

@@ -164,12 +164,12 @@ export const controls: Record<string, Control> = {
     fault: 'calm',
     changes: [
       replace(
-        'ledger/postgres.ts',
+        'ledger/postgres-rows.ts',
         'set supply = b.supply + d.supply, available = b.available + d.available,',
         'set supply = b.supply + 2 * d.supply, available = b.available + 2 * d.available,',
       ),
       replace(
-        'ledger/postgres.ts',
+        'ledger/postgres-rows.ts',
         'reserved = b.reserved + d.reserved, sold = b.sold + d.sold',
         'reserved = b.reserved + 2 * d.reserved, sold = b.sold + 2 * d.sold',
       ),

@@ -9,13 +9,13 @@ import { limits } from '../kernel/limits.ts';
 import type { Logger } from '../kernel/logger.ts';
 import { createBodyReader, invalidRequest, notJson, textOf } from './bodies.ts';
 import type { RateLimiter } from './rate-limit.ts';
-import { type Reply, replyOf, statusLineOf } from './replies.ts';
+import { type Reply, type RequestName, requestIdOf, requestNumbers, statusOf, write } from './replies.ts';
 import type { Caller, Sessions } from './sessions.ts';
 import type { HttpRequest, HttpResponse, TemplatedApp } from './uws-types.ts';
 
-/** What a handler gets to know of a request. */
+/** What a handler gets to know of a request, and how it answers: once. */
 export type Call = {
-  requestId: string;
+  readonly requestId: string;
   /** The path's parameters, in order. */
   params: string[];
   caller: Caller;
@@ -25,10 +25,8 @@ export type Call = {
   body: unknown;
   idempotencyKey: string;
   address: string;
+  answer(result: Reply | Refusal): void;
 };
-
-/** Answers a call, once. */
-export type Answer = (reply: Reply | Refusal) => void;
 
 export type Route = {
   method: 'get' | 'post' | 'put' | 'del';
@@ -46,7 +44,7 @@ export type Route = {
   limitedAs?: 'sessions';
   /** Not counted against the address: what operators and probes read. */
   unlimited?: boolean;
-  handle(call: Call, answer: Answer): void;
+  handle(call: Call): void;
 };
 
 export type HttpStats = {
@@ -54,9 +52,26 @@ export type HttpStats = {
   route(name: string): (status: number, seconds: number) => void;
 };
 
-const keyPattern = new RegExp(`^[\\x21-\\x7e]{1,${limits.idempotencyKeyChars}}$`);
+/** Whether it is of 1 to so many visible characters of ASCII: a regular expression takes five times as long. */
+function isIdempotencyKey(text: string): boolean {
+  if (text.length < 1 || text.length > limits.idempotencyKeyChars) return false;
+  for (let i = 0; i < text.length; i++) {
+    const code = text.charCodeAt(i);
+    if (code < 0x21 || code > 0x7e) return false;
+  }
+  return true;
+}
+/** Names of headers as the server takes them: it copies a text each time, and has bytes already. */
+const headerName = (name: string): ArrayBuffer => new TextEncoder().encode(name).buffer;
+const names = {
+  requestId: headerName('x-request-id'),
+  authorization: headerName('authorization'),
+  contentType: headerName('content-type'),
+  contentLength: headerName('content-length'),
+  transferEncoding: headerName('transfer-encoding'),
+  idempotencyKey: headerName('idempotency-key'),
+} as const;
 const requestIdPattern = /^[A-Za-z0-9_.-]{1,64}$/;
-const processTag = Math.floor(Math.random() * 36 ** 6).toString(36);
 let requests = 0;
 
 export function addressOf(res: HttpResponse): string {
@@ -64,18 +79,18 @@ export function addressOf(res: HttpResponse): string {
 }
 
 /** Answers with what a promise brings, or with the refusal that it was rejected with. */
-export function answerWith(answer: Answer, logger: Logger, promise: Promise<Reply>): void {
-  promise.then(answer, (error: unknown) => {
-    if (error instanceof RefusalError) {
-      answer(error.refusal);
-      return;
-    }
-    logger.error(
-      { error: error instanceof Error ? (error.stack ?? error.message) : String(error) },
-      'a handler failed',
-    );
-    answer(refusal('unavailable', 'Something went wrong here. Try again with the same key: it is safe, and tells.'));
-  });
+export function answerWith(call: Call, logger: Logger, promise: Promise<Reply>): void {
+  promise.then(
+    (reply) => call.answer(reply),
+    (error: unknown) => call.answer(failed(logger, error)),
+  );
+}
+
+/** The refusal that an error carries; any other error is logged, and nobody is told what it was. */
+function failed(logger: Logger, error: unknown): Refusal {
+  if (error instanceof RefusalError) return error.refusal;
+  logger.error({ error: error instanceof Error ? (error.stack ?? error.message) : String(error) }, 'a handler failed');
+  return somethingWentWrong;
 }
 
 export type HttpOptions = {
@@ -94,50 +109,75 @@ export function createHttp(app: TemplatedApp, options: HttpOptions): Http {
   const { sessions, logger, stats } = options;
   const http: Http & { underWay: number } = { register, underWay: 0, stopping: false };
 
-  function write(res: HttpResponse, requestId: string, reply: Reply, close: boolean, head: boolean): void {
-    res.cork(() => {
-      // Status and two headers in one call: each call into the server costs half a microsecond. What a client gave of it, the
-      // request's id, is of harmless characters.
-      const contentType = reply.contentType ?? 'application/json';
-      res.writeStatus(`${statusLineOf(reply.status)}\r\nContent-Type: ${contentType}\r\nX-Request-Id: ${requestId}`);
-      if (reply.headers) for (const name in reply.headers) res.writeHeader(name, reply.headers[name] ?? '');
-      if (head) res.endWithoutBody(Buffer.byteLength(reply.body), close || http.stopping);
-      else res.end(reply.body, close || http.stopping);
-    });
-  }
-
   const countedAs = (name: string): Counted => ({ name, answered: stats.route(name) });
 
-  /** Begins a call: from here on `answer` is called once, by somebody. */
-  function begin(res: HttpResponse, req: HttpRequest, route: Counted, head = false): Begun {
-    const startedMs = performance.now();
-    const given = req.getHeader('x-request-id');
-    const requestId = given !== '' && requestIdPattern.test(given) ? given : `${processTag}-${++requests}`;
-    let open = true;
-    let answered = false;
-    let handed = false;
-    http.underWay++;
-    res.onAborted(() => {
-      open = false;
+  /** A request from its head to its answer. One object with all of it: of closures each request would need half a dozen. */
+  class Exchange implements Call, RequestName {
+    readonly given: string;
+    readonly no: number;
+    params: string[] = [];
+    caller: Caller = nobody;
+    buyerId = '';
+    body: unknown;
+    idempotencyKey = '';
+    address = '';
+    readonly #res: HttpResponse;
+    readonly #route: Counted;
+    readonly #isHead: boolean;
+    readonly #startedMs = performance.now();
+    #open = true;
+    #answered = false;
+    #handed = false;
+
+    constructor(res: HttpResponse, req: HttpRequest, route: Counted, isHead = false) {
+      const given = req.getHeader(names.requestId);
+      this.given = given !== '' && requestIdPattern.test(given) ? given : '';
+      requests = (requests + 1) % requestNumbers;
+      this.no = requests;
+      this.#res = res;
+      this.#route = route;
+      this.#isHead = isHead;
+      http.underWay++;
+      res.onAborted(() => this.#abort());
+    }
+
+    get requestId(): string {
+      return requestIdOf(this);
+    }
+
+    remoteAddress(): string {
+      return addressOf(this.#res);
+    }
+
+    /** It is there whole: somebody is about to answer it. */
+    hand(): void {
+      this.#handed = true;
+    }
+
+    #abort(): void {
+      this.#open = false;
       // Who hangs up in the middle of a body has asked for nothing: nobody will answer, and no stop waits for it.
-      if (!handed && !answered) {
-        answered = true;
-        http.underWay--;
-      }
-    });
-    const answer: AnswerAndClose = (result, close = false) => {
-      if (answered) return;
-      answered = true;
+      if (this.#handed || this.#answered) return;
+      this.#answered = true;
       http.underWay--;
-      const reply = 'code' in result ? replyOf(result, requestId) : result;
-      route.answered(reply.status, (performance.now() - startedMs) / 1000);
-      if (reply.status >= 500) logger.warn({ requestId, route: route.name, status: reply.status }, 'refused');
-      if (open) write(res, requestId, reply, close, head);
-    };
-    const hand = (): void => {
-      handed = true;
-    };
-    return { requestId, answer, hand };
+    }
+
+    answer(result: Reply | Refusal, close = false): void {
+      if (this.#answered) return;
+      this.#answered = true;
+      http.underWay--;
+      const status = statusOf(result);
+      this.#route.answered(status, (performance.now() - this.#startedMs) / 1000);
+      if (status >= 500) logger.warn({ requestId: this.requestId, route: this.#route.name, status }, 'refused');
+      if (!this.#open) return;
+      const res = this.#res;
+      res.cork(() => {
+        const { head, body } = write(result, this);
+        res.writeStatus(head);
+        if (this.#isHead) res.endWithoutBody(Buffer.byteLength(body), close || http.stopping);
+        else res.end(body, close || http.stopping);
+      });
+    }
   }
 
   function handler(route: Route): (res: HttpResponse, req: HttpRequest) => void {
@@ -148,79 +188,84 @@ export function createHttp(app: TemplatedApp, options: HttpOptions): Http {
 
     const admit = (caller: Caller): Refusal | null => {
       if (route.who === 'anyone') return null;
-      if (caller.kind === 'nobody')
-        return refusal('unauthorized', 'Send Authorization: Bearer with a token that is valid and not expired.');
-      if (route.who === 'operator' && caller.kind !== 'operator') return refusal('forbidden', 'Operators only.');
-      if (route.who === 'buyer' && caller.kind !== 'buyer')
-        return refusal('forbidden', 'This call is a buyer’s: open a session with POST /v1/sessions.');
+      if (caller.kind === 'nobody') return unauthorized;
+      if (route.who === 'operator' && caller.kind !== 'operator') return operatorsOnly;
+      if (route.who === 'buyer' && caller.kind !== 'buyer') return buyersOnly;
       return null;
     };
 
-    return (res, req) => {
-      const { requestId, answer, hand } = begin(res, req, counted);
-      const authorization = req.getHeader('authorization');
-      const contentType = bodies ? req.getHeader('content-type') : '';
-      const idempotencyKey = route.keyed ? req.getHeader('idempotency-key') : '';
-      const params: string[] = [];
-      for (let i = 0; i < paramCount; i++) params.push(req.getParameter(i) ?? '');
+    const proceed = (call: Exchange, authorization: string, contentType: string, text: string | null): void => {
+      call.hand();
+      if (bodies && contentType !== 'application/json' && !/^application\/json\s*(;|$)/i.test(contentType)) {
+        call.answer(notAsJson);
+        return;
+      }
+      // Asked for now: of a request that is broken off meanwhile the server tells no address.
+      if (limited || route.who === 'operator') call.address = call.remoteAddress();
+      sessions.identifyTogether(authorization, (caller) => {
+        // Whoever waits for the same look at tokens must not lose an answer to this one's fault.
+        try {
+          permit(call, text, caller);
+        } catch (error) {
+          call.answer(failed(logger, error));
+        }
+      });
+    };
+    const permit = (call: Exchange, text: string | null, caller: Caller): void => {
+      const barred = admit(caller);
+      if (barred) {
+        call.answer(barred);
+        return;
+      }
+      const errors: FieldError[] = [];
+      if (route.keyed && !isIdempotencyKey(call.idempotencyKey))
+        errors.push({
+          path: 'header:Idempotency-Key',
+          message: `is required: 1 to ${limits.idempotencyKeyChars} visible ASCII characters`,
+        });
+      if (bodies && text !== null) call.body = bodies(text, errors);
+      if (bodies && text === null) errors.push(notJson);
+      if (errors.length > 0) {
+        call.answer(invalidRequest(errors));
+        return;
+      }
+      call.caller = caller;
+      if (caller.kind === 'buyer') call.buyerId = caller.buyerId;
+      if (limited) {
+        const nowMs = performance.now();
+        const seconds =
+          (options.addressLimit?.take(call.address, nowMs) ?? 0) ||
+          (route.limitedAs === 'sessions' ? (options.sessionLimit?.take(call.address, nowMs) ?? 0) : 0) ||
+          (call.buyerId === '' ? 0 : (options.buyerLimit?.take(call.buyerId, nowMs) ?? 0));
+        if (seconds > 0) {
+          call.answer(rateLimited(seconds));
+          return;
+        }
+      }
+      route.handle(call);
+    };
 
-      const proceed = (text: string | null): void => {
-        hand();
-        if (bodies && contentType !== 'application/json' && !/^application\/json\s*(;|$)/i.test(contentType)) {
-          answer(refusal('unsupported-media-type', 'Send the body as application/json.'));
-          return;
-        }
-        // Asked for now: of a request that is broken off meanwhile the server tells no address.
-        const address = limited || route.who === 'operator' ? addressOf(res) : '';
-        sessions.identifyTogether(authorization, (caller) => permit(text, address, caller));
-      };
-      const permit = (text: string | null, address: string, caller: Caller): void => {
-        const barred = admit(caller);
-        if (barred) {
-          answer(barred);
-          return;
-        }
-        const errors: FieldError[] = [];
-        if (route.keyed && !keyPattern.test(idempotencyKey))
-          errors.push({
-            path: 'header:Idempotency-Key',
-            message: `is required: 1 to ${limits.idempotencyKeyChars} visible ASCII characters`,
-          });
-        const body = bodies && text !== null ? bodies(text, errors) : undefined;
-        if (bodies && text === null) errors.push(notJson);
-        if (errors.length > 0) {
-          answer(invalidRequest(errors));
-          return;
-        }
-        const buyerId = caller.kind === 'buyer' ? caller.buyerId : '';
-        if (limited) {
-          const nowMs = performance.now();
-          const seconds =
-            (options.addressLimit?.take(address, nowMs) ?? 0) ||
-            (route.limitedAs === 'sessions' ? (options.sessionLimit?.take(address, nowMs) ?? 0) : 0) ||
-            (buyerId === '' ? 0 : (options.buyerLimit?.take(buyerId, nowMs) ?? 0));
-          if (seconds > 0) {
-            answer(refusal('rate-limited', `Wait ${seconds} s.`, { retryAfterSeconds: seconds }));
-            return;
-          }
-        }
-        route.handle({ requestId, params, caller, buyerId, body, idempotencyKey, address }, answer);
-      };
+    return (res, req) => {
+      const call = new Exchange(res, req, counted);
+      const authorization = req.getHeader(names.authorization);
+      const contentType = bodies ? req.getHeader(names.contentType) : '';
+      if (route.keyed) call.idempotencyKey = req.getHeader(names.idempotencyKey);
+      for (let i = 0; i < paramCount; i++) call.params.push(req.getParameter(i) ?? '');
 
       if (!bodies) {
-        if (Number(req.getHeader('content-length') || 0) > limits.bodyBytes) answer(tooLarge, true);
-        else proceed(null);
+        if (Number(req.getHeader(names.contentLength) || 0) > limits.bodyBytes) call.answer(tooLarge, true);
+        else proceed(call, authorization, contentType, null);
         return;
       }
       // The library tells of no end of a body of no bytes, when the head came in pieces.
-      const length = req.getHeader('content-length');
-      if (Number(length) === 0 && req.getHeader('transfer-encoding') === '') {
-        proceed('');
+      const length = req.getHeader(names.contentLength);
+      if (Number(length) === 0 && req.getHeader(names.transferEncoding) === '') {
+        proceed(call, authorization, contentType, '');
         return;
       }
       res.collectBody(limits.bodyBytes, (bytes) => {
-        if (!bytes) answer(tooLarge, true);
-        else proceed(textOf(bytes));
+        if (!bytes) call.answer(tooLarge, true);
+        else proceed(call, authorization, contentType, textOf(bytes));
       });
     };
   }
@@ -236,30 +281,45 @@ export function createHttp(app: TemplatedApp, options: HttpOptions): Http {
     }
     for (const [path, allowed] of methods) {
       const counted = countedAs(`ANY ${path}`);
+      const list = allowed.join(', ');
+      const notAllowed = refusal('method-not-allowed', `Use ${list}.`, { allow: list });
       app.any(path, (res, req) => {
-        const { requestId, answer } = begin(res, req, counted, req.getMethod() === 'head');
-        if (Number(req.getHeader('content-length') || 0) > limits.bodyBytes) answer(tooLarge, true);
-        else {
-          const list = allowed.join(', ');
-          answer({
-            ...replyOf(refusal('method-not-allowed', `Use ${list}.`), requestId),
-            headers: { Allow: list },
-          });
-        }
+        const call = new Exchange(res, req, counted, req.getMethod() === 'head');
+        if (Number(req.getHeader(names.contentLength) || 0) > limits.bodyBytes) call.answer(tooLarge, true);
+        else call.answer(notAllowed);
       });
     }
     const elsewhere = countedAs('ANY /*');
     app.any('/*', (res, req) => {
-      const { answer } = begin(res, req, elsewhere, req.getMethod() === 'head');
-      if (Number(req.getHeader('content-length') || 0) > limits.bodyBytes) answer(tooLarge, true);
-      else answer(refusal('not-found', `There is nothing at ${req.getUrl().slice(0, 200)}.`));
+      const call = new Exchange(res, req, elsewhere, req.getMethod() === 'head');
+      if (Number(req.getHeader(names.contentLength) || 0) > limits.bodyBytes) call.answer(tooLarge, true);
+      else call.answer(refusal('not-found', `There is nothing at ${req.getUrl().slice(0, 200)}.`));
     });
   }
   return http;
 }
 
 type Counted = { name: string; answered: ReturnType<HttpStats['route']> };
-type Begun = { requestId: string; answer: AnswerAndClose; hand(): void };
-type AnswerAndClose = (result: Reply | Refusal, close?: boolean) => void;
 
+const nobody: Caller = { kind: 'nobody' };
+// What is refused to many is one object: it is written once (`replies.ts`).
+const unauthorized = refusal('unauthorized', 'Send Authorization: Bearer with a token that is valid and not expired.');
+const operatorsOnly = refusal('forbidden', 'Operators only.');
+const buyersOnly = refusal('forbidden', 'This call is a buyer’s: open a session with POST /v1/sessions.');
+const notAsJson = refusal('unsupported-media-type', 'Send the body as application/json.');
+const somethingWentWrong = refusal(
+  'unavailable',
+  'Something went wrong here. Try again with the same key: it is safe, and tells.',
+);
+const rateLimits = new Map<number, Refusal>();
+/** `seconds`: whole ones, of which there are few. */
+function rateLimited(seconds: number): Refusal {
+  let refused = rateLimits.get(seconds);
+  if (!refused) {
+    refused = refusal('rate-limited', `Wait ${seconds} s.`, { retryAfterSeconds: seconds });
+    if (rateLimits.size >= limits.linesTexts) rateLimits.clear();
+    rateLimits.set(seconds, refused);
+  }
+  return refused;
+}
 const tooLarge = refusal('payload-too-large', `A body has at most ${limits.bodyBytes} bytes.`);

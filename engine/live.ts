@@ -12,7 +12,7 @@ import type { Logger } from '../kernel/logger.ts';
 import { fieldErrors, invalidRequest } from './bodies.ts';
 import { addressOf } from './http.ts';
 import type { RateLimiter } from './rate-limit.ts';
-import { replyOf, statusLineOf } from './replies.ts';
+import { write } from './replies.ts';
 import type { Reservation, Reservations } from './reservations.ts';
 import type { SaleDirectory, SaleReading } from './sales.ts';
 import { ClientFrame, ReserveBody } from './schemas.ts';
@@ -177,7 +177,7 @@ export function serveLive(
       (outcome) => {
         watcher.inFlight--;
         if (outcome.refused) refuse(ws, frame.requestId, outcome.refused);
-        else result(ws, frame.requestId, 201, outcome.body);
+        else result(ws, frame.requestId, 201, outcome.body.toString());
       },
     );
   };
@@ -257,12 +257,9 @@ export function serveLive(
     });
     const answer = (refused: Refusal): void => {
       if (!open) return;
-      const reply = replyOf(refused, requestId);
+      const { head, body } = write(refused, { given: requestId, no: 0 });
       res.cork(() => {
-        res.writeStatus(statusLineOf(reply.status)).writeHeader('Content-Type', reply.contentType ?? '');
-        res.writeHeader('X-Request-Id', requestId);
-        for (const [name, value] of Object.entries(reply.headers ?? {})) res.writeHeader(name, value);
-        res.end(reply.body);
+        res.writeStatus(head).end(body);
       });
     };
     const seconds = parts.addressLimit ? waitSeconds(parts.addressLimit, addressOf(res)) : 0;

@@ -38,25 +38,25 @@ export function probeRoutes(parts: {
   });
 
   const routes = [
-    plain('/healthz', 'Whether the process lives', (_call, answer) => answer(json(200, { ok: true }))),
-    plain('/readyz', 'Whether anything can be sold', (_call, answer) => {
+    plain('/healthz', 'Whether the process lives', (call) => call.answer(json(200, { ok: true }))),
+    plain('/readyz', 'Whether anything can be sold', (call) => {
       const fenced = shards.fenced();
       const degraded = parts.away();
-      if (shards.sellable()) answer(json(200, { ready: true, degraded, fenced }));
-      else answer(json(503, { ready: false, degraded: ['valkey', ...degraded], fenced }, { 'Retry-After': '1' }));
+      if (shards.sellable()) call.answer(json(200, { ready: true, degraded, fenced }));
+      else call.answer(json(503, { ready: false, degraded: ['valkey', ...degraded], fenced }, { 'Retry-After': '1' }));
     }),
-    plain('/metrics', 'Prometheus metrics', (_call, answer) => {
+    plain('/metrics', 'Prometheus metrics', (call) => {
       parts.metrics().then(
-        (body) => answer({ status: 200, body, contentType: 'text/plain; version=0.0.4; charset=utf-8' }),
+        (body) => call.answer({ status: 200, body, contentType: 'text/plain; version=0.0.4; charset=utf-8' }),
         (error: unknown) => {
           parts.logger.error({ error: String(error) }, 'the metrics could not be read');
-          answer({ status: 503, body: 'the metrics could not be read', contentType: 'text/plain' });
+          call.answer({ status: 503, body: 'the metrics could not be read', contentType: 'text/plain' });
         },
       );
     }),
-    plain('/openapi.json', 'This interface', (_call, answer) => answer({ status: 200, body: document })),
-    plain('/', 'The live board of a sale', (_call, answer) =>
-      answer({ status: 200, body: board, contentType: 'text/html; charset=utf-8', headers: boardHeaders }),
+    plain('/openapi.json', 'This interface', (call) => call.answer({ status: 200, body: document })),
+    plain('/', 'The live board of a sale', (call) =>
+      call.answer({ status: 200, body: board, contentType: 'text/html; charset=utf-8', headers: boardHeaders }),
     ),
   ];
   const document = JSON.stringify(openApiOf([...parts.selling, ...routes], parts.version));

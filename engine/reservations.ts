@@ -1,7 +1,7 @@
 /** Reserve, commit, release, extend and read reservations: batched per shard and command. */
 import { type Clock, timestamp } from '../kernel/clock.ts';
 import { type Refusal, RefusalError, refusal } from '../kernel/errors.ts';
-import { decodeReservationId, encodeReservationId, isId, keyDigests, type ReservationRef } from '../kernel/ids.ts';
+import { decodeReservationId, isId, keyDigests, type ReservationRef } from '../kernel/ids.ts';
 import { limits } from '../kernel/limits.ts';
 import type { Logger } from '../kernel/logger.ts';
 import {
@@ -20,6 +20,8 @@ import { decodeLines, type Line } from '../lua/outbox.ts';
 import { reserveResults } from '../lua/results.ts';
 import { type Batcher, createBatcher } from './batcher.ts';
 import { durabilityOf } from './durability.ts';
+import { fillHeld, type HeldForm, printHeld } from './held.ts';
+import type { Lent } from './replies.ts';
 import type { SaleDirectory } from './sales.ts';
 import type { Shards } from './shards.ts';
 
@@ -50,10 +52,8 @@ export type ReserveRequest = {
   lines: readonly Wanted[];
 };
 
-/** A reserve's outcome: the body of the answer as JSON text, or the refusal. */
-export type ReserveOutcome =
-  | { body: string; reservationId: string; replayed: boolean; refused?: never }
-  | { refused: Refusal };
+/** A reserve's outcome: the answer's body as JSON in UTF-8, lent until `done` returns, or the refusal. */
+export type ReserveOutcome = { body: Lent; replayed: boolean; refused?: never } | { refused: Refusal };
 
 export type Reservations = {
   /** Holds units. `done` is called once. */
@@ -70,8 +70,9 @@ export type Reservations = {
 
 /** `key`: the digest, once it is packed. */
 type ReserveItem = ReserveRequest & { no: number; key: string };
-/** `text`: how the bodies of all that share its grant end, null where none was given; `secured`: what to wait for first. */
-type Decision = { status: number; seq: number; text: string | null; line: number; secured: Promise<void> | null };
+/** What several reserves of one sale were granted together. `secured`: what to wait for first. */
+type Grant = { end: string; form: HeldForm | null; secured: Promise<void> | null };
+type Decision = { status: number; seq: number; line: number; grant: Grant | null };
 type Reference = { sale: number; buyer: string; key: string; seq: number; seconds: number };
 type Settled = { status: number; state: number; expiresAt: number; durability: number; lines: Buffer };
 
@@ -269,18 +270,15 @@ export function createReservations(
     return text;
   };
   const decisionsOf = (shard: number, answer: ReserveAnswer): Decision[] => {
-    const secured = answer.grants.map(({ durability }) => shards.secure(shard, durabilityOf(durability)));
-    const texts = answer.grants.map(
-      ({ lines, expiresAt, durability }) =>
-        `","state":"held","lines":${linesJson(lines)},"expiresAt":"${timestamp(expiresAt)}","durability":"${durabilityOf(durability)}"}`,
-    );
-    return reserveResults(answer).map(({ status, seq, grant, line }) => ({
-      status,
-      seq,
-      text: texts[grant] ?? null,
-      line,
-      secured: secured[grant] ?? null,
-    }));
+    const grants = answer.grants.map(({ lines, expiresAt, durability: code }): Grant => {
+      const durability = durabilityOf(code);
+      const expires = timestamp(expiresAt);
+      const end = `,"state":"held","lines":${linesJson(lines)},"expiresAt":"${expires}","durability":"${durability}"}`;
+      return { end, form: null, secured: shards.secure(shard, durability) };
+    });
+    return reserveResults(answer).map(({ status, seq, grant, line }) => {
+      return { status, seq, line, grant: grants[grant] ?? null };
+    });
   };
 
   const refusals = new Map<string, Refusal>();
@@ -325,40 +323,36 @@ export function createReservations(
         done({ refused: refused ?? refusal('unavailable', 'What happened is not known.') });
         return;
       }
-      if (result.text === null) {
+      const { status, seq, grant } = result;
+      if (grant === null) {
         done({ refused: refusedReserve(item, result) });
         return;
       }
-      const { no: sale, buyer, key } = item;
-      const reservationId = encodeReservationId({ shard, sale, seq: result.seq, buyer, key });
-      // The body of the first answer and of every replay: the same text.
-      const body = `{"id":"${reservationId}","saleId":"${item.saleId}","buyerId":"${buyer}${result.text}`;
-      const outcome = { body, reservationId, replayed: result.status === statusCodes.replay };
-      if (!result.secured) done(outcome);
-      else
-        whenSecured(
-          result.secured,
-          () => done(outcome),
-          (error) => done({ refused: refusalOf(error) }),
-        );
+      const tell = (): void => {
+        if (grant.form?.sale !== item.no) grant.form = printHeld({ shard, ...item }, grant.end);
+        const body = fillHeld(grant.form, { seq, buyer: item.buyer, key: item.key });
+        // The body of the first answer and of every replay: the same text.
+        done({ body, replayed: status === statusCodes.replay });
+      };
+      if (!grant.secured) tell();
+      else whenSecured(grant.secured, tell, (error) => done({ refused: refusalOf(error) }));
     });
   };
 
   return {
     reserve(request, done) {
-      const item = (no: number): ReserveItem => ({
-        ...{ saleId: request.saleId, no, buyer: request.buyer, idempotencyKey: request.idempotencyKey, key: '' },
-        lines: mergeLines(request.lines),
-      });
-      const place = sales.locate(request.saleId);
+      const { saleId, buyer, idempotencyKey } = request;
+      const lines = mergeLines(request.lines);
+      const item = (no: number): ReserveItem => ({ saleId, no, buyer, idempotencyKey, key: '', lines });
+      const place = sales.locate(saleId);
       if (place) {
         submit(place.shard, item(place.no), done);
         return;
       }
-      sales.read(request.saleId).then(
+      sales.read(saleId).then(
         (reading) => {
-          if (reading) submit(shards.shardOf(request.saleId), item(reading.no), done);
-          else done({ refused: refusal('not-found', `There is no sale ${request.saleId}.`) });
+          if (reading) submit(shards.shardOf(saleId), item(reading.no), done);
+          else done({ refused: refusal('not-found', `There is no sale ${saleId}.`) });
         },
         (error: unknown) => done({ refused: refusalOf(error) }),
       );

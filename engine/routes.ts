@@ -2,7 +2,7 @@
 import { RefusalError, refusal } from '../kernel/errors.ts';
 import { isId } from '../kernel/ids.ts';
 import type { Logger } from '../kernel/logger.ts';
-import { type Answer, answerWith, type Call, type Route } from './http.ts';
+import { answerWith, type Call, type Route } from './http.ts';
 import { json, type Reply } from './replies.ts';
 import type { Reservation, Reservations, ReserveOutcome } from './reservations.ts';
 import { type SaleDirectory, standingSale } from './sales.ts';
@@ -22,11 +22,13 @@ import type { Sessions } from './sessions.ts';
 
 export type AuditLog = (entry: { action: string; saleId: string; requestId: string; address: string }) => void;
 
+const replayed = { 'Idempotency-Replayed': 'true' };
+
 /** A reserve's outcome as HTTP answers it. */
-export function replyOfReserve(outcome: ReserveOutcome): Parameters<Answer>[0] {
+function replyOfReserve(outcome: ReserveOutcome): Parameters<Call['answer']>[0] {
   if (outcome.refused) return outcome.refused;
   return outcome.replayed
-    ? { status: 201, body: outcome.body, headers: { 'Idempotency-Replayed': 'true' } }
+    ? { status: 201, body: outcome.body, headers: replayed }
     : { status: 201, body: outcome.body };
 }
 
@@ -41,14 +43,14 @@ export function sellingRoutes(parts: {
 
   const replying =
     (handle: (call: Call) => Promise<Reply>) =>
-    (call: Call, answer: Answer): void =>
-      answerWith(answer, logger, handle(call));
+    (call: Call): void =>
+      answerWith(call, logger, handle(call));
 
   const reservation =
     (act: (id: string, call: Call) => Promise<Reservation>) =>
-    (call: Call, answer: Answer): void =>
+    (call: Call): void =>
       answerWith(
-        answer,
+        call,
         logger,
         act(call.params[0] ?? '', call).then((found) => json(200, found)),
       );
@@ -87,7 +89,7 @@ export function sellingRoutes(parts: {
       answers: { 201: SessionView },
       errors: ['invalid-request', 'rate-limited'],
       limitedAs: 'sessions',
-      handle: (_call, answer) => answer(json(201, sessions.open())),
+      handle: (call) => call.answer(json(201, sessions.open())),
     },
     {
       method: 'get',
@@ -131,7 +133,7 @@ export function sellingRoutes(parts: {
         'shard-fenced',
         'unavailable',
       ],
-      handle(call, answer) {
+      handle(call) {
         const body = call.body as ReserveBody;
         reservations.reserve(
           {
@@ -140,7 +142,7 @@ export function sellingRoutes(parts: {
             idempotencyKey: call.idempotencyKey,
             lines: body.lines,
           },
-          (outcome) => answer(replyOfReserve(outcome)),
+          (outcome) => call.answer(replyOfReserve(outcome)),
         );
       },
     },

@@ -2,7 +2,7 @@
 import { createHash, timingSafeEqual } from 'node:crypto';
 import { createSigner } from 'fast-jwt';
 import { timestamp } from '../kernel/clock.ts';
-import { newBuyerId, shortIdChars } from '../kernel/ids.ts';
+import { isShortId, newBuyerId } from '../kernel/ids.ts';
 import { limits } from '../kernel/limits.ts';
 import { type Claims, createTokenCheck } from './token.ts';
 
@@ -24,7 +24,6 @@ const nobody: Caller = { kind: 'nobody' };
 const bearer = /^bearer /i;
 const bearerChars = 'Bearer '.length;
 const operator: Caller = { kind: 'operator' };
-const buyerIdPattern = new RegExp(`^[A-Za-z0-9_-]{${shortIdChars}}$`);
 
 export function createSessions(options: { secret: string; adminToken: string; sessionSeconds?: number }): Sessions {
   const seconds = options.sessionSeconds ?? limits.sessionSeconds;
@@ -35,7 +34,7 @@ export function createSessions(options: { secret: string; adminToken: string; se
   const isOperators = (token: string): boolean =>
     token.length === options.adminToken.length && timingSafeEqual(digest(token), adminDigest);
   const callerOf = (claims: Claims | null): Caller =>
-    !claims || claims.exp * 1000 <= Date.now() || !buyerIdPattern.test(claims.sub)
+    !claims || claims.exp * 1000 <= Date.now() || !isShortId(claims.sub)
       ? nobody
       : { kind: 'buyer', buyerId: claims.sub };
 
@@ -47,7 +46,7 @@ export function createSessions(options: { secret: string; adminToken: string; se
     identify: (token) => (isOperators(token) ? operator : callerOf(token === '' ? null : check(token))),
     identifyTogether(authorization, done) {
       const token = authorization.length - bearerChars;
-      if (token <= 0 || !bearer.test(authorization)) done(nobody);
+      if (token <= 0 || !(authorization.startsWith('Bearer ') || bearer.test(authorization))) done(nobody);
       else if (token === options.adminToken.length && isOperators(authorization.slice(bearerChars))) done(operator);
       else checkTogether(authorization, bearerChars, (claims) => done(callerOf(claims)));
     },

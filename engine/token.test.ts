@@ -1,3 +1,4 @@
+import { createHmac } from 'node:crypto';
 import fc from 'fast-check';
 import { createSigner, createVerifier } from 'fast-jwt';
 import { describe, expect, it } from 'vitest';
@@ -59,6 +60,36 @@ describe('the token check', () => {
       }),
       { numRuns: 500 },
     );
+  });
+
+  // Signed with the secret, and written as no signer writes it.
+  const signedAs = (claims: string): string => {
+    const signed = `${sign({ sub: 'x' }).split('.')[0]}.${claims}`;
+    return `${signed}.${createHmac('sha256', secret).update(signed).digest('base64url')}`;
+  };
+  const claimsAs = (json: string): string => signedAs(Buffer.from(json).toString('base64url'));
+  it.each([
+    ['no time', claimsAs('{"sub":"aBuyerOfOurs","iat":,"exp":9999999999}'), null],
+    ['a time that begins with 0', claimsAs('{"sub":"aBuyerOfOurs","iat":1,"exp":0999999999}'), null],
+    ['no expiry', claimsAs('{"sub":"aBuyerOfOurs","iat":1763935421,"exp":}'), null],
+    [
+      'a long expiry',
+      claimsAs('{"sub":"aBuyerOfOurs","iat":1,"exp":12345678901234567890}'),
+      Number('12345678901234567890'),
+    ],
+    [
+      'padding',
+      signedAs(`${Buffer.from('{"sub":"aBuyerOfOurs","iat":1,"exp":9999999999}').toString('base64url')}==`),
+      null,
+    ],
+    [
+      'another dot',
+      signedAs(`${Buffer.from('{"sub":"aBuyerOfOurs","iat":1,"exp":9999999999}').toString('base64url')}.AA`),
+      null,
+    ],
+  ])('says of %s the same whether alone or together', async (_name, token, exp) => {
+    expect(check(token)?.exp ?? null).toBe(exp);
+    expect(await new Promise((done) => checkTogether(token, 0, done))).toEqual(check(token));
   });
 
   it.each([

@@ -6,8 +6,8 @@
 
 /** Valid until its handler returns. */
 export type HttpRequest = {
-  /** '' when it isn't there; the name in lower case. */
-  getHeader(name: string): string;
+  /** '' when it isn't there; the name in lower case, or its bytes. */
+  getHeader(name: string | ArrayBuffer): string;
   getParameter(index: number): string | undefined;
   getUrl(): string;
   getMethod(): string;
@@ -15,9 +15,13 @@ export type HttpRequest = {
 
 /** Valid until it is answered or aborted. */
 export type HttpResponse = {
-  writeStatus(status: string): HttpResponse;
+  /**
+   * What is given is written as it is, so that headers may follow the status after a line's end. Bytes are copied before it returns,
+   * here and by `end`.
+   */
+  writeStatus(status: string | Buffer): HttpResponse;
   writeHeader(name: string, value: string): HttpResponse;
-  end(body?: string, closeConnection?: boolean): HttpResponse;
+  end(body?: string | Buffer, closeConnection?: boolean): HttpResponse;
   endWithoutBody(reportedLength?: number, closeConnection?: boolean): HttpResponse;
   /** Everything written within goes out together. */
   cork(write: () => void): HttpResponse;

@@ -35,7 +35,10 @@ export type Refusal = {
   detail: string;
   errors?: FieldError[];
   reservationState?: string;
+  /** For the header `Retry-After`. */
   retryAfterSeconds?: number;
+  /** For the header `Allow`. */
+  allow?: string;
 };
 
 export function refusal(code: ErrorCode, detail: string, more: Omit<Refusal, 'code' | 'detail'> = {}): Refusal {

@@ -10,6 +10,7 @@ import {
   shardKey,
   shardOfSale,
   shortIdChars,
+  writeReservationId,
 } from './ids.ts';
 
 const short = fc.stringMatching(/^[A-Za-z0-9_-]{12}$/);
@@ -28,6 +29,16 @@ test('a reservation’s id says where it is, and is an id of the contract', () =
       expect(isId(id)).toBe(true);
       expect(decodeReservationId(id)).toEqual(ref);
       expect(encodeReservationId(decodeReservationId(id) ?? ref)).toBe(id);
+    }),
+  );
+});
+
+test('an id written over another of its sale is what would have been made anew', () => {
+  fc.assert(
+    fc.property(reference, reference, fc.nat(9), (ref, { seq, buyer, key }, at) => {
+      const bytes = Buffer.from(`${' '.repeat(at)}${encodeReservationId(ref)}.`);
+      writeReservationId(bytes, at, { seq, buyer, key });
+      expect(bytes.toString()).toBe(`${' '.repeat(at)}${encodeReservationId({ ...ref, seq, buyer, key })}.`);
     }),
   );
 });

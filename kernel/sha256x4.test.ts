@@ -9,14 +9,16 @@ test('four messages of as many blocks hash as Node hashes them, and none disturb
   const four = fc.integer({ min: 1, max: 4 }).chain((blocks) => {
     const least = Math.max(0, blocks * 64 - 72);
     const bytes = fc.uint8Array({ minLength: least, maxLength: blocks * 64 - 9 });
-    return fc.record({ blocks: fc.constant(blocks), messages: fc.tuple(bytes, bytes, bytes, bytes) });
+    const cut = fc.integer({ min: 0, max: least });
+    return fc.record({ blocks: fc.constant(blocks), messages: fc.tuple(bytes, bytes, bytes, bytes), cut });
   });
   fc.assert(
-    fc.property(four, ({ blocks, messages }) => {
+    fc.property(four, ({ blocks, messages, cut }) => {
       for (const [lane, message] of messages.entries()) {
         // As a part of a longer text.
         const text = Buffer.from([1, ...message, 2]).toString('latin1');
-        write(at, lane, 0, text, 1, 1 + message.length);
+        write(at, lane, 0, text, 1, 1 + cut);
+        write(at, lane, cut, text, 1 + cut, 1 + message.length);
         pad(at, lane, blocks, message.length, 0);
       }
       begin(state);

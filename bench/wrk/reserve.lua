@@ -1,17 +1,15 @@
 -- wrk: each request is a new buyer with a new key. Arguments: a file with a token a line, the sale, the SKU, what keys begin with,
--- how many ms a connection waits before it asks (0), and where it is given `again`: once all tokens were used, the same requests come
--- again.
+-- and where it is given `again`: once all tokens were used, the same requests come again.
 dofile(os.getenv('BENCH_WRK') .. '/report.lua')
 
-local tokens, place, pause, again = {}, 0, 0, false
+local tokens, place, again = {}, 0, false
 local head, body
 
 function init(args)
   for line in io.lines(args[1]) do
     tokens[#tokens + 1] = line
   end
-  pause = tonumber(args[5] or 0)
-  again = args[6] == 'again'
+  again = args[5] == 'again'
   body = '{"saleId":"' .. args[2] .. '","lines":[{"sku":"' .. args[3] .. '","quantity":1}]}'
   head = 'POST /v1/reservations HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\nContent-Length: '
     .. #body .. '\r\nIdempotency-Key: ' .. args[4] .. '-'
@@ -28,8 +26,4 @@ function request()
     token = 'none'
   end
   return head .. place .. '\r\nAuthorization: Bearer ' .. token .. '\r\n\r\n' .. body
-end
-
-function delay()
-  return pause
 end

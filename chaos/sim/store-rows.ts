@@ -1,4 +1,4 @@
-/** What a run of events does to the tables in memory, and how it is undone. The statements of `ledger/postgres.ts`, in their order. */
+/** What a run of events does to the tables in memory, and how it is undone. The statements of `ledger/postgres-rows.ts`, in their order. */
 import type { Rows } from '../../ledger/rows.ts';
 import { Fork, type Lines } from '../../ledger/store.ts';
 import type { ShardTables, Tables } from './tables.ts';
