@@ -75,7 +75,7 @@ describe('epochs', () => {
     expect(await authority.noteEnd('slow', 0, 1, 9)).toEqual({ from: 8, to: 9 });
     expect(await noted()).toEqual([{ epoch: 1, engine: 'slow', seq_first: 8, seq_last: 9 }]);
     // A rebuild closes epoch 2 at 0, where the ledger is, and reports up to 12.
-    await store.beginRebuild(0, 'token');
+    await store.transaction(0, (on) => on.beginRebuild('token'));
     await store.closeEpoch(0, { token: 'token', runId: 'run-2', discard: false, most: 12, silentEngines: 1 });
     expect(await authority.noteEnd('reported', 0, 2, 12)).toBeNull();
     expect(await authority.noteEnd('frozen', 0, 2, 14)).toEqual({ from: 13, to: 14 });

@@ -6,18 +6,11 @@ import type { BookRow, ChangeRow, LedgerStore, ShardContent } from './store.ts';
 
 type RebuildStore = Pick<
   LedgerStore,
-  'beginRebuild' | 'sightings' | 'sharedUntil' | 'closeEpoch' | 'unfinishedLosses' | 'finishRebuild' | 'content'
+  'sightings' | 'sharedUntil' | 'closeEpoch' | 'unfinishedLosses' | 'finishRebuild' | 'content'
 >;
 
 export function createRebuildStore(pool: Pool): RebuildStore {
   return {
-    async beginRebuild(shard, token) {
-      const { rows } = await pool.query<{ closed_epoch: number }>(
-        'update ledger.shard set rebuilding = $2 where shard = $1 returning closed_epoch',
-        [shard, token],
-      );
-      return rows[0] ? { closedEpoch: rows[0].closed_epoch } : null;
-    },
     async sightings(shard, silenceMs) {
       const { rows } = await pool.query<{ seq: string | null; awaited: number; silent: number }>(
         `select max(g.seq) as seq,

@@ -89,6 +89,9 @@ const transactionOn = (client: PoolClient, shard: number, row: ShardRow | null):
   quarantine: (batches, reason) => quarantine(client, shard, batches, reason),
   writeRows: (written) => writeRows(client, shard, written),
   writeBatches: (batches) => writeBatches(client, shard, batches),
+  async beginRebuild(token) {
+    await client.query('update ledger.shard set rebuilding = $2 where shard = $1', [shard, token]);
+  },
 });
 
 export function createLedgerStore(pool: Pool): LedgerStore {

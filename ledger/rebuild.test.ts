@@ -253,6 +253,30 @@ test('of two rebuilds at once the later one counts', async () => {
   expect(await known(shard)).toEqual(before);
 });
 
+test('two rebuilds that fence at the same time do not end each other', async () => {
+  await makeSale(engine.shard(0), sale);
+  await level(engine, pool);
+  const isHeldUp = async () =>
+    (await pool.query(`select 1 from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'`))
+      .rowCount === 1;
+  let other: Promise<PromiseSettledResult<unknown>[]> | undefined;
+  let otherReads = false;
+  const noticed = (token: string) =>
+    withStep(targetOf(token), 'read', 'before', async () => {
+      otherReads = true;
+    });
+  // The first has fenced Valkey, and no more: the other either waits for it, or has fenced everything.
+  const overtaken = (token: string) =>
+    withStep(targetOf(token), 'begin', 'after', async () => {
+      other = Promise.allSettled([rebuild(noticed)]);
+      await expect.poll(async () => otherReads || (await isHeldUp()), { timeout: 10_000 }).toBe(true);
+    });
+  const [first] = await Promise.allSettled([rebuild(overtaken)]);
+  const [second] = (await other) ?? [];
+  expect([first.status, second?.status]).toEqual(['rejected', 'fulfilled']);
+  await open();
+});
+
 test('a shard that is being rebuilt takes no call, and says so', async () => {
   const shard = engine.shard(0);
   await makeSale(shard, sale);

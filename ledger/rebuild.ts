@@ -34,6 +34,24 @@ export type RebuildReport = {
 /** What to call while it runs: a stage's name, and how many reservations were built so far. */
 export type RebuildProgress = (stage: string, reservations: number) => void;
 
+/**
+ * Fences the shard in Valkey and in Postgres while Postgres' row is held: of two rebuilds at once the later one is the later one
+ * in both, so that they don't end each other. `closed`: old files were put back, or a rebuild was broken off before it cleared,
+ * and what is there beyond the ledger was given up then.
+ */
+const fence = (
+  store: LedgerStore,
+  shard: number,
+  target: RebuildTarget,
+  token: string,
+): Promise<{ found: Awaited<ReturnType<RebuildTarget['begin']>>; closed: boolean }> =>
+  store.transaction(shard, async ({ row, beginRebuild }) => {
+    if (!row) throw new Error(`shard ${shard} was never opened: there is nothing to rebuild`);
+    const found = await target.begin();
+    await beginRebuild(token);
+    return { found, closed: found.epoch > 0 && found.epoch <= row.closedEpoch };
+  });
+
 /** Sightings of the epochs that are to be closed, once every living engine has reported that it is done with them. Rejects when one isn't. */
 async function lastSightings(
   store: LedgerStore,
@@ -154,11 +172,7 @@ export async function rebuildShard(options: {
   // A stopped shard still sells: it isn't fenced for a rebuild that could not be finished.
   if (stopped !== null && !options.discard) throw new ShardStopped(shard, stopped);
   progress('fencing', 0);
-  const found = await target.begin();
-  const fenced = await store.beginRebuild(shard, token);
-  if (!fenced) throw new Error(`shard ${shard} was never opened: there is nothing to rebuild`);
-  // Old files were put back, or a rebuild broken off before it cleared: what is there beyond the ledger was given up then.
-  const closed = found.epoch > 0 && found.epoch <= fenced.closedEpoch;
+  const { found, closed } = await fence(store, shard, target, token);
 
   progress('waiting for what is under way', 0);
   const seen = await lastSightings(store, shard, clock);

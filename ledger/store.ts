@@ -32,6 +32,8 @@ export type ShardTransaction = {
   writeRows(rows: Rows): Promise<void>;
   /** Writes the journal, and moves the watermark to its end. */
   writeBatches(batches: Batch[]): Promise<void>;
+  /** Once committed, no engine is granted an epoch until the rebuild is finished, and one that began before is over. */
+  beginRebuild(token: string): Promise<void>;
 };
 
 export type SaleRow = { sale: number; id: string; settings: string; stockDigest: string; state: string };
@@ -79,8 +81,6 @@ export type LedgerStore = {
   /** Keeps batches that are not applied, to be looked at: `stampede stops`. */
   quarantine(shard: number, batches: Batch[], reason: string): Promise<void>;
 
-  /** Nothing is sold from now on; a rebuild that began before is over. Answers null for a shard that was never opened. */
-  beginRebuild(shard: number, token: string): Promise<{ closedEpoch: number } | null>;
   /**
    * What was seen of the epochs that are not closed: the highest sequence, engines that may still get answers, and those that
    * might but have been silent for `silenceMs`.

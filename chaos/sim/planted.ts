@@ -244,10 +244,7 @@ export const planted: Planted[] = [
     by: ['closed-stays-closed', 'never-stopped'],
     within: 400,
     seams: {
-      store: (plain) => ({
-        ...inTransaction((on) => ({ ...on, row: on.row && { ...on.row, closedEpoch: 0 } }))(plain),
-        beginRebuild: async (shard, token) => (await plain.beginRebuild(shard, token)) && { closedEpoch: 0 },
-      }),
+      store: inTransaction((on) => ({ ...on, row: on.row && { ...on.row, closedEpoch: 0 } })),
     },
   },
   {
@@ -256,11 +253,12 @@ export const planted: Planted[] = [
     by: ['converges'],
     within: 800,
     seams: {
-      store: store((plain) => ({
-        beginRebuild: async (shard, token) => (await plain.beginRebuild(shard, token)) && { closedEpoch: 0 },
-        // Where the epoch ended would set it apart as another history.
-        sharedUntil: async () => Number.POSITIVE_INFINITY,
-      })),
+      target: (plain) => ({
+        ...plain,
+        begin: async () => ({ ...(await plain.begin()), epoch: Number.MAX_SAFE_INTEGER }),
+      }),
+      // Where the epoch ended would set it apart as another history.
+      store: store(() => ({ sharedUntil: async () => Number.POSITIVE_INFINITY })),
     },
   },
   {
@@ -309,7 +307,7 @@ export const planted: Planted[] = [
   },
   {
     name: 'a rebuild forgets extensions',
-    first: 60,
+    first: 460,
     by: ['no-ack-lost'],
     within: 400,
     seams: {

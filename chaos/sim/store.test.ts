@@ -149,7 +149,10 @@ function stepsOf(random: Random): Step[] {
     const discard = random.chance(0.5);
     epoch++;
     return async ({ store }) => {
-      const begun = await store.beginRebuild(0, token);
+      const begun = await store.transaction(0, async (on) => {
+        if (on.row) await on.beginRebuild(token);
+        return on.row?.closedEpoch;
+      });
       const closed = await store.closeEpoch(0, { token, runId: 'run-2', discard, most, silentEngines: 0 });
       if (!closed || broken) return { begun, closed: closed && { ...closed, atMs: 0 } };
       const losses = await store.unfinishedLosses(0);

@@ -171,6 +171,15 @@ export function createDatabase(): Database {
           },
           writeRows: (rows) => write('rows', () => writeRows(tables, shard(), rows)),
           writeBatches: (batches) => write('batches', () => writeBatches(shard(), batches)),
+          beginRebuild: (token) =>
+            write('begin rebuild', () => {
+              const { row } = shard();
+              const { rebuilding } = row;
+              row.rebuilding = token;
+              return () => {
+                row.rebuilding = rebuilding;
+              };
+            }),
         };
         const answer = await work(on);
         await statement('commit', () => {
@@ -248,15 +257,6 @@ export function createDatabase(): Database {
     quarantine: async (number, batches, reason) => {
       await wire.statement('quarantine', () => keepApart(number, batches, reason));
     },
-    beginRebuild: (number, token) =>
-      wire.statement('begin rebuild', () =>
-        changing(number, () => {
-          const shard = shardOf(number);
-          if (!shard) return null;
-          shard.row.rebuilding = token;
-          return { closedEpoch: shard.row.closedEpoch };
-        }),
-      ),
     sightings: (number, silenceMs) =>
       wire.statement('sightings', (nowMs) => {
         const closed = shardOf(number)?.row.closedEpoch;
