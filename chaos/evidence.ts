@@ -69,7 +69,7 @@ export async function gatherEvidence(
       ...{ sku: row.sku ?? '', warehouse: row.warehouse ?? '' },
     }));
   const account = (name: string): string =>
-    `sum(case '${name}' when credit then units when debit then -units else 0 end) as ${name}`;
+    `sum(case '${name}' when credit then moved when debit then -moved else 0 end) as ${name}`;
   return {
     facts: await readFacts(query),
     batches: (await query(`select *, ${ms('at')} as ms from ledger.batch order by shard, seq_last`)).map((row) => ({
@@ -99,9 +99,10 @@ export async function gatherEvidence(
     entries: balances(
       await query(
         `select shard, sale as no, sku, warehouse,
-                sum(case 'outside' when debit then units when credit then -units else 0 end) as supply,
+                sum(case 'outside' when debit then moved when credit then -moved else 0 end) as supply,
                 ${account('available')}, ${account('reserved')}, ${account('sold')}
-           from ledger.entry group by shard, sale, sku, warehouse`,
+           from (select *, units * (seq_last - seq_first + 1) as moved from ledger.entry) e
+          group by shard, sale, sku, warehouse`,
       ),
     ),
     quarantined: (await query('select * from ledger.quarantine order by shard, seq_last')).map((row) => ({

@@ -49,11 +49,14 @@ test('what was written together stands row by row: who, which key, at which sequ
   const expected = rowsOf([batch], decodeReservationId);
 
   const entries = await pool.query(
-    'select seq, line, sale, sku, warehouse, debit, credit, units from ledger.entry order by seq, line',
+    `select seq_first as "seqFirst", seq_last as "seqLast", line, sale, sku, warehouse, debit, credit, units
+       from ledger.entry order by seq_first, line`,
   );
-  expect(entries.rows.map((row) => ({ ...row, seq: Number(row.seq), units: Number(row.units) }))).toEqual(
-    expected.entries,
-  );
+  const numbers = (row: Record<string, string>) => ({
+    ...{ ...row, seqFirst: Number(row.seqFirst), seqLast: Number(row.seqLast), units: Number(row.units) },
+  });
+  const inOrder = expected.entries.toSorted((a, b) => a.seqFirst - b.seqFirst || a.line - b.line);
+  expect(entries.rows.map(numbers)).toEqual(inOrder);
   const reservations = await pool.query(
     'select seq, sale, buyer, key, state, lines, units, ended_seq as "endedSeq" from ledger.reservation order by seq',
   );

@@ -1,7 +1,7 @@
 /** The ledger's rows into Postgres: each table's in one statement, which Postgres has prepared. */
 import type { PoolClient } from 'pg';
 import type { Rows } from './rows.ts';
-import { entryRuns, reservationRuns } from './runs.ts';
+import { reservationRuns } from './runs.ts';
 import { Fork } from './store.ts';
 
 export const column = <Row, Value>(rows: Row[], pick: (row: Row) => Value): Value[] => rows.map(pick);
@@ -34,30 +34,24 @@ export async function writeRows(client: PoolClient, shard: number, rows: Rows): 
         column(rows.opened, (r) => r.seq),
       ],
     );
-  const entries = entryRuns(rows.entries);
-  if (entries.length > 0) {
-    const { rowCount } = await client.query({
+  if (rows.entries.length > 0)
+    await client.query({
       name: 'ledger-entries',
-      text: `insert into ledger.entry (shard, seq, line, sale, sku, warehouse, debit, credit, units)
-             select $1, s.seq, r.line, r.sale, r.sku, r.warehouse, r.debit, r.credit, r.units
-               from unnest($2::bigint[], $3::bigint[], $4::int[], $5::int[], $6::text[], $7::text[], $8::text[], $9::text[], $10::bigint[])
-                    as r(first, last, line, sale, sku, warehouse, debit, credit, units)
-              cross join lateral generate_series(r.first, r.last) as s(seq)`,
+      text: `insert into ledger.entry (shard, seq_first, seq_last, line, sale, sku, warehouse, debit, credit, units)
+             select $1, * from unnest($2::bigint[], $3::bigint[], $4::int[], $5::int[], $6::text[], $7::text[], $8::text[], $9::text[], $10::bigint[])`,
       values: [
         shard,
-        column(entries, (r) => r.first),
-        column(entries, (r) => r.last),
-        column(entries, (r) => r.line),
-        column(entries, (r) => r.sale),
-        column(entries, (r) => r.sku),
-        column(entries, (r) => r.warehouse),
-        column(entries, (r) => r.debit),
-        column(entries, (r) => r.credit),
-        column(entries, (r) => r.units),
+        column(rows.entries, (r) => r.seqFirst),
+        column(rows.entries, (r) => r.seqLast),
+        column(rows.entries, (r) => r.line),
+        column(rows.entries, (r) => r.sale),
+        column(rows.entries, (r) => r.sku),
+        column(rows.entries, (r) => r.warehouse),
+        column(rows.entries, (r) => r.debit),
+        column(rows.entries, (r) => r.credit),
+        column(rows.entries, (r) => r.units),
       ],
     });
-    if (rowCount !== rows.entries.length) throw new Fork(`${rowCount} of ${rows.entries.length} entries were written`);
-  }
   if (rows.balances.length > 0) {
     const { rowCount } = await client.query({
       name: 'ledger-balances',

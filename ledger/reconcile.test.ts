@@ -147,6 +147,33 @@ test('compares as of the shard’s own sequence, though the ledger has gone on s
   expect(found.drift).toBe(0);
 });
 
+test('compares as of a sequence in the middle of an entry of many', async () => {
+  await expect.poll(async () => (await readWatermark(pool, 0)).watermark).toBeGreaterThan(0);
+  const client = await pool.connect();
+  const snapshots = [];
+  // The ledger waits meanwhile, and then takes all in one transaction.
+  await client.query('begin');
+  await client.query('select 1 from ledger.shard where shard = 0 for update');
+  try {
+    for (const buyer of ['ann', 'bob', 'cem', 'dan']) {
+      await reserve(engine.shard(0), [{ buyer, lines: { shoe: 2 } }]);
+      snapshots.push(await engine.outbox.snapshot(0));
+    }
+  } finally {
+    await client.query('commit');
+    client.release();
+  }
+  const last = snapshots.at(-1)?.seq ?? 0;
+  await expect.poll(async () => (await readWatermark(pool, 0)).watermark).toBe(last);
+  const { rows } = await pool.query('select max(seq_last - seq_first)::int as more from ledger.entry where shard = 0');
+  expect(rows[0].more).toBeGreaterThan(1);
+  for (const snapshot of snapshots) {
+    const source = { snapshot: async (shard: number) => (shard === 0 ? snapshot : engine.outbox.snapshot(shard)) };
+    const found = await reconcile({ pool, source, shards: 2, waitMs: 5_000, clock: systemClock });
+    expect(found.drift, `as of ${snapshot.seq}`).toBe(0);
+  }
+});
+
 test('what was ever reported as lost is listed: by rebuilds, and by engines that were not heard in time', async () => {
   await pool.query("insert into ledger.loss (shard, epoch, engine, seq_first, seq_last) values (0, 1, 'frozen', 8, 9)");
   const report = (lost: unknown) => JSON.stringify({ lost });

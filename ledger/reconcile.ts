@@ -63,14 +63,16 @@ type BalanceRow = {
  * Balances as of `seq`: today's, less what entries after it moved. One statement, so one snapshot of Postgres.
  */
 const balancesAsOf = `
-  with later as (
+  with moved as (
+    select sale, sku, warehouse, debit, credit, units * (seq_last - greatest(seq_first, $2 + 1) + 1) as units
+      from ledger.entry where shard = $1 and seq_last > $2),
+  later as (
     select sale, sku, warehouse,
            sum(case when debit = 'outside' then units when credit = 'outside' then -units else 0 end) as supply,
            sum(case when credit = 'available' then units when debit = 'available' then -units else 0 end) as available,
            sum(case when credit = 'reserved' then units when debit = 'reserved' then -units else 0 end) as reserved,
            sum(case when credit = 'sold' then units when debit = 'sold' then -units else 0 end) as sold
-      from ledger.entry where shard = $1 and seq > $2
-     group by sale, sku, warehouse)
+      from moved group by sale, sku, warehouse)
   select b.sale, s.id, b.sku, b.warehouse,
          b.supply - coalesce(l.supply, 0) as supply, b.available - coalesce(l.available, 0) as available,
          b.reserved - coalesce(l.reserved, 0) as reserved, b.sold - coalesce(l.sold, 0) as sold

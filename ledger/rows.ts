@@ -3,8 +3,10 @@ import type { Batch, LedgerEvent } from './events.ts';
 
 export type Account = 'outside' | 'available' | 'reserved' | 'sold';
 
+/** One entry of each sequence from `seqFirst` to `seqLast`: `units` are those of each. */
 export type EntryRow = {
-  seq: number;
+  seqFirst: number;
+  seqLast: number;
   line: number;
   sale: number;
   sku: string;
@@ -93,6 +95,24 @@ const unchanged = (seq: number): ReservationChange => ({
 /** A reservation's sequence, buyer and key, out of its id. */
 export type RefOf = (reservationId: string) => { seq: number; buyer: string; key: string } | null;
 
+function deltasOf(entries: EntryRow[]): BalanceDelta[] {
+  const deltas = new Map<string, BalanceDelta>();
+  for (const { seqFirst, seqLast, sale, sku, warehouse, debit, credit, units: unitsOfEach } of entries) {
+    const units = unitsOfEach * (seqLast - seqFirst + 1);
+    const name = `${sale}/${sku}/${warehouse}`;
+    let delta = deltas.get(name);
+    if (!delta) {
+      delta = { sale, sku, warehouse, supply: 0, available: 0, reserved: 0, sold: 0 };
+      deltas.set(name, delta);
+    }
+    if (debit === 'outside') delta.supply += units;
+    else delta[debit] -= units;
+    if (credit === 'outside') delta.supply -= units;
+    else delta[credit] += units;
+  }
+  return [...deltas.values()];
+}
+
 /** The rows of batches that follow one another. Throws ImpossibleEvent. */
 export function rowsOf(batches: Batch[], refOf: RefOf): Rows {
   const rows: Rows = {
@@ -104,7 +124,8 @@ export function rowsOf(batches: Batch[], refOf: RefOf): Rows {
     stockChanges: [],
     sales: [],
   };
-  const deltas = new Map<string, BalanceDelta>();
+  /** The last entry of each line: lines of a basket come in turn, and each goes on where it was. */
+  const latest: EntryRow[] = [];
   const fresh = new Map<number, ReservationRow>();
   const changed = new Map<number, ReservationChange>();
 
@@ -116,17 +137,22 @@ export function rowsOf(batches: Batch[], refOf: RefOf): Rows {
     [debit, credit]: [Account, Account],
     units: number,
   ): void => {
-    rows.entries.push({ seq: event.seq, line, sale: event.sale, sku, warehouse, debit, credit, units });
-    const name = `${event.sale}/${sku}/${warehouse}`;
-    let delta = deltas.get(name);
-    if (!delta) {
-      delta = { sale: event.sale, sku, warehouse, supply: 0, available: 0, reserved: 0, sold: 0 };
-      deltas.set(name, delta);
+    const { seq, sale } = event;
+    const before = latest[line];
+    const goesOn =
+      before?.seqLast === seq - 1 &&
+      before.sale === sale &&
+      before.sku === sku &&
+      before.warehouse === warehouse &&
+      before.debit === debit &&
+      before.credit === credit &&
+      before.units === units;
+    if (goesOn) before.seqLast = seq;
+    else {
+      const entry = { seqFirst: seq, seqLast: seq, line, sale, sku, warehouse, debit, credit, units };
+      latest[line] = entry;
+      rows.entries.push(entry);
     }
-    if (debit === 'outside') delta.supply += units;
-    else delta[debit] -= units;
-    if (credit === 'outside') delta.supply -= units;
-    else delta[credit] += units;
   };
 
   const end = (event: LedgerEvent, seq: number, state: EndState, at: string): void => {
@@ -233,7 +259,7 @@ export function rowsOf(batches: Batch[], refOf: RefOf): Rows {
       }
     }
   }
-  rows.balances = [...deltas.values()];
+  rows.balances = deltasOf(rows.entries);
   rows.changes = [...changed.values()];
   return rows;
 }

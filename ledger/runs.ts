@@ -1,11 +1,8 @@
 /**
- * Rows that follow one another and say the same but for their sequence, buyer and key, as one run each: in a hot sale a thousand
- * reservations are one. What a run has in common is sent to Postgres, and read there, once.
+ * Reservations that follow one another and say the same but for their sequence, buyer and key, as one run each: in a hot sale
+ * a thousand are one. What a run has in common is sent to Postgres, and read there, once.
  */
-import type { EntryRow, ReservationRow } from './rows.ts';
-
-/** Entries of sequences `first` to `last`. */
-export type EntryRun = Omit<EntryRow, 'seq'> & { first: number; last: number };
+import type { ReservationRow } from './rows.ts';
 
 /** Reservations from sequence `first` on: one for each of the buyers, who, as their keys, stand in one text with spaces between. */
 export type ReservationRun = Omit<ReservationRow, 'seq' | 'buyer' | 'key'> & {
@@ -13,30 +10,6 @@ export type ReservationRun = Omit<ReservationRow, 'seq' | 'buyer' | 'key'> & {
   buyers: string;
   keys: string;
 };
-
-export function entryRuns(rows: readonly EntryRow[]): EntryRun[] {
-  const runs: EntryRun[] = [];
-  // Lines of a basket come in turn: each continues the run of its own line.
-  const latest: EntryRun[] = [];
-  for (const { seq, ...row } of rows) {
-    const run = latest[row.line];
-    const goesOn =
-      run?.last === seq - 1 &&
-      run.sale === row.sale &&
-      run.sku === row.sku &&
-      run.warehouse === row.warehouse &&
-      run.debit === row.debit &&
-      run.credit === row.credit &&
-      run.units === row.units;
-    if (goesOn) run.last = seq;
-    else {
-      const begun = { first: seq, last: seq, ...row };
-      latest[row.line] = begun;
-      runs.push(begun);
-    }
-  }
-  return runs;
-}
 
 /** What has ended is a run of its own: its end has a sequence. */
 export function reservationRuns(rows: readonly ReservationRow[]): ReservationRun[] {

@@ -154,10 +154,10 @@ export async function wrongsOf(pool: Pool): Promise<string[]> {
       'entries and balances differ',
       `select 1 from ledger.balance b left join (
          select shard, sale, sku, warehouse,
-                sum(case when credit = 'available' then units when debit = 'available' then -units else 0 end) a,
-                sum(case when credit = 'reserved' then units when debit = 'reserved' then -units else 0 end) r,
-                sum(case when credit = 'sold' then units when debit = 'sold' then -units else 0 end) s
-           from ledger.entry group by 1, 2, 3, 4) e using (shard, sale, sku, warehouse)
+                sum(case when credit = 'available' then moved when debit = 'available' then -moved else 0 end) a,
+                sum(case when credit = 'reserved' then moved when debit = 'reserved' then -moved else 0 end) r,
+                sum(case when credit = 'sold' then moved when debit = 'sold' then -moved else 0 end) s
+           from (select *, units * (seq_last - seq_first + 1) as moved from ledger.entry) e group by 1, 2, 3, 4) e using (shard, sale, sku, warehouse)
         where (b.available, b.reserved, b.sold) <> (coalesce(a, 0), coalesce(r, 0), coalesce(s, 0))`,
     ],
     [

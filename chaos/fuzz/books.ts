@@ -71,7 +71,9 @@ async function movementsSince(ledger: Client, { watermarks }: Books): Promise<Mo
   for (const [shard, after] of watermarks) {
     const values = [shard, after];
     const { rows: entries } = await ledger.query<EntryRow>(
-      'select distinct on (seq) shard, seq, debit, credit, units from ledger.entry where shard = $1 and seq > $2 order by seq',
+      `select distinct on (seq) shard, seq, debit, credit, units
+         from ledger.entry, generate_series(greatest(seq_first, $2::bigint + 1), seq_last) as seq
+        where shard = $1 and seq_last > $2 order by seq`,
       values,
     );
     const { rows: reservations } = await ledger.query<ReservationRow>(

@@ -125,8 +125,9 @@ async function compare(shard: ShardTables, real: RealServer, run: Run, add: Add)
 /** The ledger's own tables, one with another. */
 function lookAtLedger(shard: ShardTables, add: Add): void {
   const sums = new Map<string, Record<string, number>>();
-  for (const { sale, sku, warehouse, debit, credit, units } of shard.entries.values()) {
+  for (const { sale, sku, warehouse, debit, credit, ...entry } of shard.entries.values()) {
     const name = `${sale}/${sku}/${warehouse}`;
+    const units = entry.units * (entry.seqLast - entry.seqFirst + 1);
     const sum = sums.get(name) ?? { outside: 0, available: 0, reserved: 0, sold: 0 };
     sum[debit] = (sum[debit] ?? 0) - units;
     sum[credit] = (sum[credit] ?? 0) + units;

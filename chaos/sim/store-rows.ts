@@ -60,11 +60,16 @@ export function writeRows(tables: Tables, shard: ShardTables, rows: Rows): () =>
       const counts = { supply: 0, available: 0, reserved: 0, sold: 0 };
       set(shard.balances, key, { sale, sku, warehouse, ...counts, openedSeq: seq });
     }
-    for (const { seq, line, sale, sku, warehouse, debit, credit, units } of rows.entries) {
-      const key = `${seq}/${line}`;
+    for (const { seqFirst, seqLast, line, sale, sku, warehouse, debit, credit, units } of rows.entries) {
+      const key = `${seqLast}/${line}`;
       must(!shard.entries.has(key), 'duplicate key value violates unique constraint "entry_pkey"');
-      must(units > 0 && debit !== credit && accounts.includes(debit) && accounts.includes(credit), 'entry_check');
-      set(shard.entries, key, { seq, sale, sku: text(sku), warehouse: text(warehouse), debit, credit, units });
+      must(
+        units > 0 && seqFirst <= seqLast && debit !== credit && accounts.includes(debit) && accounts.includes(credit),
+        'entry_check',
+      );
+      set(shard.entries, key, {
+        ...{ seqFirst, seqLast, sale, sku: text(sku), warehouse: text(warehouse), debit, credit, units },
+      });
     }
     for (const { sale, sku, warehouse, supply, available, reserved, sold } of rows.balances) {
       const key = `${sale}/${sku}/${warehouse}`;

@@ -4,7 +4,8 @@ import type { BookRow, ChangeRow, SaleRow, StockRow } from '../../ledger/store.t
 
 export type BalanceRow = StockRow & { sale: number; supply: number; openedSeq: number };
 export type EntryRow = {
-  seq: number;
+  seqFirst: number;
+  seqLast: number;
   sale: number;
   sku: string;
   warehouse: string;
