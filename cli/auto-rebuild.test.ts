@@ -110,7 +110,7 @@ const waitingRebuilds = async (): Promise<number | null> =>
   (
     await pool.query(
       `select 1 from pg_stat_activity
-        where datname = current_database() and wait_event_type = 'Lock' and query like '%set rebuilding%'`,
+        where datname = current_database() and wait_event_type = 'Lock' and query like '%from ledger.shard%for update%'`,
     )
   ).rowCount;
 
