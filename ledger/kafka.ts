@@ -63,7 +63,7 @@ type Outgoing = { key: string; value: string; partition: number };
  * Messages in the order given, in pieces that a broker takes at once. A message that is too large for that goes alone and
  * compressed: what makes it large says the same over and over.
  */
-export function piecesOf(messages: Outgoing[]): { messages: Outgoing[]; compressed: boolean }[] {
+function piecesOf(messages: Outgoing[]): { messages: Outgoing[]; compressed: boolean }[] {
   const pieces: { messages: Outgoing[]; compressed: boolean }[] = [];
   let room = 0;
   for (const message of messages) {

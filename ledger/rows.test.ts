@@ -1,22 +1,14 @@
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
-import { decodeReservationId, encodeReservationId } from '../kernel/ids.ts';
+import { decodeReservationId } from '../kernel/ids.ts';
 import { type EntryRow, rowsOf } from './rows.ts';
+import type { Lines } from './store.ts';
 import { batchOf, type Happening, happenings } from './testing.ts';
 
 const { set, restocked } = happenings;
-
-type Line = { sku: string; warehouse: string; quantity: number };
-
-const idAt = (seq: number): string =>
-  encodeReservationId({ shard: 0, sale: 1, seq, buyer: 'buyer_______', key: 'key_________' });
-const reserved = (seq: number, lines: Line[]): Happening => ({
-  ...{ type: 'reserved', reservationId: idAt(seq), buyerId: 'whoever', durability: 'fsync', lines },
-  expiresAt: '2026-11-01T00:30:00.000Z',
-});
-const ended = (type: 'committed' | 'released', of: number, lines: Line[]): Happening => ({
-  ...{ type, reservationId: idAt(of), buyerId: 'whoever', lines },
-});
+const reserved = (seq: number, lines: Lines) => ({ ...happenings.reserved(seq), lines }) as Happening;
+const ended = (type: 'committed' | 'released', of: number, lines: Lines) =>
+  ({ ...happenings.ended(type, of), lines }) as Happening;
 
 /** An entry as often as it has sequences. */
 const each = ({ seqFirst, seqLast, ...entry }: EntryRow) =>
@@ -54,12 +46,12 @@ test('entries say what each event moved, and balances are their sums, whatever c
     fc.property(fc.array(step, { maxLength: 40 }), fc.nat(), (steps, cut) => {
       const events: Happening[] = [set(), restocked(1_000)];
       const moved: unknown[] = [];
-      const move = (lines: Line[], debit: string, credit: string): void => {
+      const move = (lines: Lines, debit: string, credit: string): void => {
         for (const [i, { sku, warehouse, quantity }] of lines.entries())
           moved.push({ seq: events.length, line: i, sale: 1, sku, warehouse, debit, credit, units: quantity });
       };
       move([{ ...shoe, quantity: 1_000 }], 'outside', 'available');
-      let lines: Line[] = [shoe];
+      let lines: Lines = [shoe];
       for (const { again, end, ...more } of steps) {
         if (!again) lines = more.lines;
         const at = events.push(reserved(events.length + 1, lines));
