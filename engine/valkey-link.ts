@@ -124,6 +124,12 @@ export async function openLink(url: string, onEnd: (link: Link) => void): Promis
     }
   };
 
+  /** Whoever looked at the link in between was told that it gives no more answers, refusals as little as others. */
+  const unlessEnded = <T>(answer: Promise<T>): Promise<T> =>
+    answer.finally(() => {
+      if (ended) throw new Error('the connection has ended');
+    });
+
   const waits = createWaits(url, first.runId);
   const link: Link = {
     id: ++links,
@@ -133,12 +139,7 @@ export async function openLink(url: string, onEnd: (link: Link) => void): Promis
       return ended;
     },
     async call(name, readOnly, key, argument) {
-      const send = async (): Promise<Buffer> => {
-        const answer = await fcall(redis, name, readOnly, key, argument);
-        // Whoever looked at the link in between was told that it gives no more answers.
-        if (ended) throw new Error('the connection has ended');
-        return answer;
-      };
+      const send = (): Promise<Buffer> => unlessEnded(fcall(redis, name, readOnly, key, argument));
       try {
         return await send();
       } catch (error) {
@@ -147,10 +148,7 @@ export async function openLink(url: string, onEnd: (link: Link) => void): Promis
         return send();
       }
     },
-    async sync(name, key, argument, replicas) {
-      await waits.sync(name, key, argument, replicas);
-      if (ended) throw new Error('the connection has ended');
-    },
+    sync: (name, key, argument, replicas) => unlessEnded(waits.sync(name, key, argument, replicas)),
     info,
     command: (name = '', ...words) => redis.call(name, ...words),
     close: end,
