@@ -36,6 +36,8 @@ export type Binary = {
   version: string;
   /** The folder of the programs. */
   folder: string;
+  /** What they need in their environment. */
+  env?: Record<string, string>;
 };
 
 /** One service's own place: its folder, and the loopback ports that belong to it as long as the set lives. */

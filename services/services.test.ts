@@ -71,8 +71,10 @@ afterAll(() => rmSync(root, { recursive: true, force: true }));
 
 test('starts Valkey with a socket and the settings that nothing is lost by', { timeout: TIMEOUT_MS }, async () => {
   const set = await start(['valkey'], { valkey: { maxmemoryBytes: 64_000_000 } });
-  const { url, socketPath, pid, version } = serviceOf(set, 'valkey');
+  const { url, socketPath, pid, version, source } = serviceOf(set, 'valkey');
   expect(Number(version.split('.')[0])).toBeGreaterThanOrEqual(8);
+  const preloaded = source === 'registry' && readFileSync(`/proc/${pid}/maps`, 'utf8').includes('libjemalloc');
+  expect(version.endsWith('with jemalloc')).toBe(preloaded);
   expect(url).toMatch(/^redis:\/\/127\.0\.0\.1:\d+$/);
   await withValkey(url, async (valkey) => {
     expect(await valkey.info('server')).toContain(`process_id:${pid}`);
