@@ -90,6 +90,18 @@ test('starts Valkey with a socket and the settings that nothing is lost by', { t
   await withValkey(String(socketPath), async (valkey) => expect(await valkey.ping()).toBe('PONG'));
 });
 
+test('what the environment preloads into Valkey stays, and takes the place of jemalloc', {
+  timeout: TIMEOUT_MS,
+}, async () => {
+  // A library that Node has and Valkey has not.
+  const own = /\S+\/libstdc\+\+\.so\S*/.exec(readFileSync('/proc/self/maps', 'utf8'))?.[0] ?? '';
+  expect(own).not.toBe('');
+  const set = await start(['valkey'], { env: { ...cleanEnv, LD_PRELOAD: own } });
+  const { pid, version } = serviceOf(set, 'valkey');
+  expect(readFileSync(`/proc/${pid}/maps`, 'utf8')).toContain(own);
+  expect(version).not.toContain('jemalloc');
+});
+
 test('starts Postgres with a database that only its URL opens', { timeout: TIMEOUT_MS }, async () => {
   const set = await start(['postgres']);
   const { url, version } = serviceOf(set, 'postgres');

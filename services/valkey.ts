@@ -100,7 +100,7 @@ async function fromRegistry({ env, progress }: Context): Promise<Binary> {
     version: WHEEL_VERSION.replace(/\.post\d+$/, ''),
     folder: serverFolder(place),
   };
-  const allocator = jemalloc();
+  const allocator = env.LD_PRELOAD ? null : jemalloc();
   return allocator === null
     ? binary
     : { ...binary, version: `${binary.version} with jemalloc`, env: { LD_PRELOAD: allocator } };
@@ -108,8 +108,8 @@ async function fromRegistry({ env, progress }: Context): Promise<Binary> {
 
 /**
  * The allocator that Valkey's own builds have inside. The wheel has libc's, which takes a third more of the processor in all
- * that a sale does (docs/explanation/performance.md), so it gets this one where the machine has it. A library for another
- * processor is passed over by the loader.
+ * that a sale does (docs/explanation/performance.md), so it gets this one where the machine has it, and where the
+ * environment preloads nothing of its own. A library for another processor is passed over by the loader.
  */
 function jemalloc(): string | null {
   const folders = ['/usr/lib/x86_64-linux-gnu', '/usr/lib/aarch64-linux-gnu', '/usr/lib64', '/usr/lib'];
