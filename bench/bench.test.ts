@@ -28,9 +28,8 @@ test.skipIf(findOnPath('wrk', process.env) === null)(
     const { code, out: text } = await bench(['hot-sku', 'life'], env);
     const runs = runsOf(text);
     const faults = runs.flatMap(({ report }) => report.faults);
-    expect(code).toBe(faults.length > 0 ? 1 : 0);
-    // On a machine that is busy elsewhere the load generator may be the limit.
-    expect(faults.filter((fault) => !fault.includes('generator'))).toEqual([]);
+    expect(code).toBe(0);
+    expect(faults).toEqual([]);
     expect(runs.map(({ name }) => name)).toEqual(['hot-sku', 'life']);
     expect(runs[0]?.report.skipped).toEqual([expect.stringContaining('tigerbeetle: TIGERBEETLE_BIN names no server')]);
     const sold = runs[0]?.report.figures.find(({ what }) => what === 'textbook-as-printed: sold of 1,000');

@@ -98,10 +98,15 @@ export function answerFaults(name: string, some: readonly LoadResult[], { refuse
 
 /** What is wrong with the loads themselves. `refusing`: whose loads have to be refused. */
 export function contestFaults({ all }: Pick<Contest, 'all'>, refusing?: string): string[] {
-  return [...all].flatMap(([name, some]) => [
-    ...(some.some(generatorWasTheLimit) ? [`${name}: the load generator was the limit`] : []),
-    ...answerFaults(name, some, { refuses: name === refusing }),
-  ]);
+  return [...all].flatMap(([name, some]) => answerFaults(name, some, { refuses: name === refusing }));
+}
+
+/** Whom the load generator could not load fully: who is that fast is faster still. */
+export function contestNotes({ measured }: Pick<Contest, 'measured'>): string[] {
+  return [...measured]
+    .map(([name, some]): [string, number] => [name, some.filter(generatorWasTheLimit).length])
+    .filter(([, times]) => times > 0)
+    .map(([name, times]) => `${name}: the load generator was the limit in ${times} rounds; it may be faster than that`);
 }
 
 export const driftFaults = ({ drift }: Reconciled): string[] => (drift === 0 ? [] : [`drift of ${drift} units`]);

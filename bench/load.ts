@@ -38,7 +38,10 @@ export type Load = {
   /** `bench/wrk/NAME.lua`, and what it is given. */
   script: string;
   args: readonly string[];
-  /** How long each connection waits before it asks; where it is missing, not at all. */
+  /**
+   * How long each connection waits before it asks, in the mean; where it is missing, not at all. Of a server that stands still for less
+   * than that this sees what an open loop sees: those who would have asked meanwhile are on their way.
+   */
   pauseMs?: number;
   /** An answer that takes longer counts as missing; two where it isn't said. */
   answerWithinSeconds?: number;

@@ -43,6 +43,7 @@ process.stdout.write(`${tableOf(runs)}\n`);
 for (const { name, report } of runs) {
   process.stdout.write(`${name}: beside it ran ${report.beside}\n`);
   for (const line of report.skipped) process.stdout.write(`${name}: SKIPPED ${line}\n`);
+  for (const line of report.notes ?? []) process.stdout.write(`${name}: NOTE ${line}\n`);
   for (const line of report.faults) process.stdout.write(`${name}: WRONG ${line}\n`);
 }
 for (const file of write(resolve(options.out), runs, pace)) process.stdout.write(`written: ${file}\n`);

@@ -18,8 +18,10 @@ export type Report = {
   figures: Figure[];
   /** What ran beside, and how it was set: a figure says nothing without. */
   beside: string;
-  /** What is wrong with the run itself: counts that don't agree, a load generator that was the limit. */
+  /** What is wrong with the run itself: counts that don't agree, an open loop that was none. */
   faults: string[];
+  /** What to know of figures that stand nevertheless: a contender that the load generator could not load fully. */
+  notes?: string[];
   /** What was left out, with why. */
   skipped: string[];
   plots?: Plot[];

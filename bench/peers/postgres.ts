@@ -12,7 +12,7 @@ import { Pool, type PoolClient } from 'pg';
 import { atEnd, type Order, type Outcome, serveFront } from './front.ts';
 
 const poolSize = 20;
-const attemptsMax = 50;
+const attemptsMax = 200;
 const backOffMs = { first: 1, most: 64 };
 const stock = Number(process.env.BENCH_STOCK ?? 1_000_000_000);
 

@@ -3,6 +3,7 @@ import {
   type Contest,
   contest,
   contestFaults,
+  contestNotes,
   driftFaults,
   mostPerSecond,
   pidOf,
@@ -65,7 +66,7 @@ async function play(doings: Doings, pace: Pace, say: (line: string) => void): Pr
     return {
       figures: [...ratesOf(result, connections), ...ratiosOf(result, 'stampede', connections, [goal])],
       beside: stage.beside('nothing; relay and ledger caught up afterwards'),
-      ...{ faults, skipped: [] },
+      ...{ faults, notes: contestNotes(result), skipped: [] },
     };
   } finally {
     await stage.close();

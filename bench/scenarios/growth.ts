@@ -3,6 +3,7 @@ import { Redis } from 'iovalkey';
 import {
   contest,
   contestFaults,
+  contestNotes,
   driftFaults,
   mostPerSecond,
   pidOf,
@@ -85,7 +86,7 @@ async function play(pace: Pace, say: (line: string) => void): Promise<Report> {
     }
     const text = 'nothing; each size on a Valkey of its own, whose ledger had all before, and caught up afterwards';
     const beside = grown[0]?.stage.beside(text) ?? text;
-    return { figures, beside, faults, skipped: [] };
+    return { figures, beside, faults, notes: contestNotes(result), skipped: [] };
   } finally {
     for (const stage of stages) await stage.close();
   }

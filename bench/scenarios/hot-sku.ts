@@ -5,6 +5,7 @@
 import {
   contest,
   contestFaults,
+  contestNotes,
   countFaults,
   driftFaults,
   heldUnits,
@@ -101,7 +102,7 @@ async function play(options: HotSku, pace: Pace, say: (line: string) => void): P
       faults.push(...countFaults(name, Number((await stop()).held), result.all.get(name) ?? [], connections));
     const figures = [...ratesOf(result, connections), ...ratiosOf(result, 'stampede', connections, options.goals)];
     if (options.peers === 'durable') figures.push(await textbook(stage, tokens, connections, pace.seconds));
-    return { figures, beside: stage.beside(besideOf[running]), faults, skipped };
+    return { figures, beside: stage.beside(besideOf[running]), faults, notes: contestNotes(result), skipped };
   } finally {
     await stage.close();
   }

@@ -1,7 +1,16 @@
 /** More processes: one, two and four engines before one Valkey; and one Valkey beside three in a cluster. */
 
 import type { Started } from '../command.ts';
-import { type Contest, contestFaults, driftFaults, mostPerSecond, pidOf, ratesOf, ratiosOf } from '../contest.ts';
+import {
+  type Contest,
+  contestFaults,
+  contestNotes,
+  driftFaults,
+  mostPerSecond,
+  pidOf,
+  ratesOf,
+  ratiosOf,
+} from '../contest.ts';
 import { type LoadResult, runLoad } from '../load.ts';
 import { interleave } from '../rounds.ts';
 import type { Pace, Report, Scenario } from '../scenario.ts';
@@ -87,7 +96,7 @@ async function play(pace: Pace, say: (line: string) => void): Promise<Report> {
       ...rest.flatMap((name) => ratiosOf(result, name, connections, [{ against: base }])),
     ];
     const beside = one.beside('nothing; relays and ledgers caught up afterwards; all on the same processors');
-    return { figures, beside, faults, skipped: [] };
+    return { figures, beside, faults, notes: contestNotes(result), skipped: [] };
   } finally {
     for (const stage of stages) await stage.close();
   }

@@ -3,7 +3,7 @@ import { readdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { Redis } from 'iovalkey';
 import { systemClock } from '../../kernel/clock.ts';
-import { contestFaults, driftFaults, pidOf } from '../contest.ts';
+import { answerFaults, driftFaults, pidOf } from '../contest.ts';
 import { runLoad } from '../load.ts';
 import { spreadOf } from '../rounds.ts';
 import type { Figure, Pace, Plot, Report, Scenario } from '../scenario.ts';
@@ -66,7 +66,7 @@ async function play(pace: Pace, say: (line: string) => void): Promise<Report> {
     await sampling;
     say(`${load.perSecond.toFixed(0)} requests a second for ${seconds} s`);
     const ledger = await stage.reconcile();
-    const faults = [...contestFaults({ all: new Map([['stampede', [load]]]) }), ...driftFaults(ledger)];
+    const faults = [...answerFaults('stampede', [load]), ...driftFaults(ledger)];
     const grown = (points: [number, number][], what: string): Figure[] => {
       // From when it has settled.
       const settled = points.slice(Math.floor(points.length / 3));

@@ -2,6 +2,7 @@
 import {
   type Contest,
   contestFaults,
+  contestNotes,
   countFaults,
   driftFaults,
   heldUnits,
@@ -63,7 +64,12 @@ async function play(pace: Pace, say: (line: string) => void): Promise<Report> {
       faults.push(...countFaults(name, heldUnits(ledger, prefix), all.get(name) ?? [], many));
     return {
       figures: [...ratesOf(result, many), ...ratiosOf(result, 'over WebSocket', many, [{ against: 'over HTTP' }])],
-      ...{ beside: stage.beside('nothing; relay and ledger caught up afterwards'), faults, skipped: [] },
+      ...{
+        beside: stage.beside('nothing; relay and ledger caught up afterwards'),
+        faults,
+        notes: contestNotes(result),
+        skipped: [],
+      },
     };
   } finally {
     await stage.close();
