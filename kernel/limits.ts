@@ -42,7 +42,7 @@ export const limits = {
   connectMs: 2_000,
   replicaMs: 1_000,
   rebuildCallMs: 30_000,
-  sweepReservations: 1_000,
+  sweepReservations: 250,
   watchGapMs: 2_000,
 
   // Outbox, relay, ledger
