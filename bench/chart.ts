@@ -17,7 +17,7 @@ export function barsOf(title: string, figures: readonly Figure[]): string {
     animation: false,
     backgroundColor: '#ffffff',
     title: { text: title, left: 12, top: 10, textStyle: { fontSize: 15, color: ink } },
-    grid: { left: 230, right: 110, top: 52, bottom: 36 },
+    grid: { left: 250, right: 110, top: 52, bottom: 36 },
     xAxis: { type: 'value', axisLabel: { color: quiet, formatter: (value: number) => value.toLocaleString('en-GB') } },
     yAxis: { type: 'category', data: sorted.map(({ what }) => what), axisLabel: { color: ink, fontSize: 13 } },
     series: [
