@@ -153,8 +153,8 @@ export const controls: Record<string, Control> = {
     changes: [
       replace(
         'engine/sweeper.ts',
-        'await shards.call(shard, expireCommand, { max: limits.sweepReservations })',
-        'await shards.call(shard, expireCommand, { max: limits.sweepReservations * 0 })',
+        'expireCommand, { max: limits.sweepReservations }',
+        'expireCommand, { max: limits.sweepReservations * 0 }',
       ),
     ],
   },

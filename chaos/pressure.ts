@@ -109,9 +109,10 @@ export async function reserveMany({ stores, sales }: Stage, id: SaleId, count: n
   const args = { wanted: Array<number>(count).fill(0), buyers: names(), keys: names() };
   const baskets = [{ sale, lines: [{ sku, quantity: 1 }] }];
   try {
-    const results = reserveResults(await stores.shards.call(shard, reserveCommand, { baskets, ...args }));
+    const answer = await stores.shards.call(shard, reserveCommand, { baskets, ...args });
+    const results = reserveResults(answer, answer.grants);
     const held = results.flatMap(({ grant, seq }, i) =>
-      grant < 0 ? [] : [{ sale, buyer: args.buyers[i] ?? '', key: args.keys[i] ?? '', seq }],
+      grant === null ? [] : [{ sale, buyer: args.buyers[i] ?? '', key: args.keys[i] ?? '', seq }],
     );
     const wrong = results.find(({ status }) => status !== statusCodes.ok && status !== statusCodes.overloaded);
     if (wrong) throw new Error(`a reserve was answered ${wrong.status}`);

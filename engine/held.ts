@@ -30,8 +30,8 @@ export function printHeld(place: { shard: number; no: number; saleId: string }, 
 }
 
 /** The form with one buyer's reservation in it. */
-export function fillHeld(form: HeldForm, held: { seq: number; buyer: string; key: string }): Lent {
-  writeReservationId(form.bytes, idAt, held);
-  writeChars(form.bytes, form.buyerAt, held.buyer);
+export function fillHeld(form: HeldForm, seq: number, buyer: string, key: string): Lent {
+  writeReservationId(form.bytes, idAt, seq, buyer, key);
+  writeChars(form.bytes, form.buyerAt, buyer);
   return form.bytes;
 }

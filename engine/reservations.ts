@@ -17,7 +17,7 @@ import {
   statusCodes,
 } from '../lua/bindings.ts';
 import { decodeLines, type Line } from '../lua/outbox.ts';
-import { reserveResults } from '../lua/results.ts';
+import { type ReserveResult, reserveResults } from '../lua/results.ts';
 import { type Batcher, createBatcher } from './batcher.ts';
 import { durabilityOf } from './durability.ts';
 import { fillHeld, type HeldForm, printHeld } from './held.ts';
@@ -72,7 +72,7 @@ export type Reservations = {
 type ReserveItem = ReserveRequest & { no: number; key: string };
 /** What several reserves of one sale were granted together. `secured`: what to wait for first. */
 type Grant = { end: string; form: HeldForm | null; secured: Promise<void> | null };
-type Decision = { status: number; seq: number; line: number; grant: Grant | null };
+type Decision = ReserveResult<Grant>;
 type Reference = { sale: number; buyer: string; key: string; seq: number; seconds: number };
 type Settled = { status: number; state: number; expiresAt: number; durability: number; lines: Buffer };
 
@@ -276,9 +276,7 @@ export function createReservations(
       const end = `,"state":"held","lines":${linesJson(lines)},"expiresAt":"${expires}","durability":"${durability}"}`;
       return { end, form: null, secured: shards.secure(shard, durability) };
     });
-    return reserveResults(answer).map(({ status, seq, grant, line }) => {
-      return { status, seq, line, grant: grants[grant] ?? null };
-    });
+    return reserveResults(answer, grants);
   };
 
   const refusals = new Map<string, Refusal>();
@@ -323,20 +321,25 @@ export function createReservations(
         done({ refused: refused ?? refusal('unavailable', 'What happened is not known.') });
         return;
       }
-      const { status, seq, grant } = result;
+      const { grant } = result;
       if (grant === null) {
         done({ refused: refusedReserve(item, result) });
         return;
       }
-      const tell = (): void => {
-        if (grant.form?.sale !== item.no) grant.form = printHeld({ shard, ...item }, grant.end);
-        const body = fillHeld(grant.form, { seq, buyer: item.buyer, key: item.key });
-        // The body of the first answer and of every replay: the same text.
-        done({ body, replayed: status === statusCodes.replay });
-      };
-      if (!grant.secured) tell();
-      else whenSecured(grant.secured, tell, (error) => done({ refused: refusalOf(error) }));
+      if (!grant.secured) done(held(shard, item, grant, result));
+      else
+        whenSecured(
+          grant.secured,
+          () => done(held(shard, item, grant, result)),
+          (error) => done({ refused: refusalOf(error) }),
+        );
     });
+  };
+  const held = (shard: number, item: ReserveItem, grant: Grant, { seq, status }: Decision): ReserveOutcome => {
+    if (grant.form?.sale !== item.no) grant.form = printHeld({ shard, ...item }, grant.end);
+    const body = fillHeld(grant.form, seq, item.buyer, item.key);
+    // The body of the first answer and of every replay: the same text.
+    return { body, replayed: status === statusCodes.replay };
   };
 
   return {

@@ -19,12 +19,19 @@ export function startSweeper(options: {
   const stopped = new AbortController();
 
   const sweep = async (shard: number): Promise<void> => {
+    let calls = 1;
     while (!stopped.signal.aborted) {
       try {
-        const answer = await shards.call(shard, expireCommand, { max: limits.sweepReservations });
-        options.swept(answer.expired, answer.forgotten);
-        if (answer.more === 0) await clock.wait(sweepEveryMs, stopped.signal);
+        const sweeping = Array.from({ length: calls }, () =>
+          shards.call(shard, expireCommand, { max: limits.sweepReservations }),
+        );
+        const answers = await Promise.all(sweeping);
+        for (const { expired, forgotten } of answers) options.swept(expired, forgotten);
+        // What is left is worked off without a pause: Valkey has the next call before the answer to the last is read.
+        calls = answers.every(({ more }) => more === 1) ? limits.sweepsInFlight : 1;
+        if (calls === 1) await clock.wait(sweepEveryMs, stopped.signal);
       } catch (error) {
+        calls = 1;
         if (!(error instanceof RefusalError)) logger.error({ shard, error: String(error) }, 'the sweep failed');
         await clock.wait(retryMs, stopped.signal);
       }

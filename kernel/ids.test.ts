@@ -37,7 +37,7 @@ test('an id written over another of its sale is what would have been made anew',
   fc.assert(
     fc.property(reference, reference, fc.nat(9), (ref, { seq, buyer, key }, at) => {
       const bytes = Buffer.from(`${' '.repeat(at)}${encodeReservationId(ref)}.`);
-      writeReservationId(bytes, at, { seq, buyer, key });
+      writeReservationId(bytes, at, seq, buyer, key);
       expect(bytes.toString()).toBe(`${' '.repeat(at)}${encodeReservationId({ ...ref, seq, buyer, key })}.`);
     }),
   );

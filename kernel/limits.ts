@@ -43,6 +43,7 @@ export const limits = {
   replicaMs: 1_000,
   rebuildCallMs: 30_000,
   sweepReservations: 250,
+  sweepsInFlight: 2,
   watchGapMs: 2_000,
 
   // Outbox, relay, ledger

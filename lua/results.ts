@@ -1,17 +1,17 @@
 /** Reads what `reserve` answers: results that share what they have in common. */
 import { type ReserveAnswer, statusCodes } from './bindings.ts';
 
-/** Of a request: `grant` is the place of its grant, or -1; `seq` its sequence, or 0; `line` that of which a refusal speaks. */
-export type ReserveResult = { status: number; grant: number; seq: number; line: number };
+/** Of a request: what it was granted, or null; its sequence, or 0; the line that a refusal speaks of. */
+export type ReserveResult<Grant> = { status: number; grant: Grant | null; seq: number; line: number };
 
-/** A result for each request, in order. Throws when a result names no grant. */
-export function reserveResults({ grants, results }: ReserveAnswer): ReserveResult[] {
-  const next = grants.map((grant) => grant.seq);
-  return results.map(({ status, ref }) => {
-    if (status !== statusCodes.ok && status !== statusCodes.replay) return { status, grant: -1, seq: 0, line: ref };
-    const seq = next[ref];
-    if (seq === undefined) throw new Error(`a result of a grant that is not there: ${ref}`);
+/** A result for each request, in order; `grants` are the answer's, as the caller sees them. Throws when a result names no grant. */
+export function reserveResults<Grant>(answer: ReserveAnswer, grants: readonly Grant[]): ReserveResult<Grant>[] {
+  const next = answer.grants.map((grant) => grant.seq);
+  return answer.results.map(({ status, ref }) => {
+    if (status !== statusCodes.ok && status !== statusCodes.replay) return { status, grant: null, seq: 0, line: ref };
+    const [seq, grant] = [next[ref], grants[ref]];
+    if (seq === undefined || grant === undefined) throw new Error(`a result of a grant that is not there: ${ref}`);
     next[ref] = seq + 1;
-    return { status, grant: ref, seq, line: 0 };
+    return { status, grant, seq, line: 0 };
   });
 }

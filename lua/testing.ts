@@ -177,16 +177,13 @@ export type Reserved = { status: StatusName; seq: number; expiresAt: number; lin
 
 export async function reserve(shard: TestShard, wishes: Wish[], options?: CallOptions): Promise<Reserved[]> {
   const answer = await shard.call(reserveCommand, reserveArgs(wishes), options);
-  return reserveResults(answer).map(({ status, grant: place, seq, line }) => {
-    const grant = answer.grants[place];
-    return {
-      status: statusName(status),
-      seq,
-      expiresAt: grant?.expiresAt ?? 0,
-      line,
-      lines: grant ? decodeLines(grant.lines) : [],
-    };
-  });
+  return reserveResults(answer, answer.grants).map(({ status, grant, seq, line }) => ({
+    status: statusName(status),
+    seq,
+    expiresAt: grant?.expiresAt ?? 0,
+    line,
+    lines: grant ? decodeLines(grant.lines) : [],
+  }));
 }
 
 /** A reservation as calls name it. */

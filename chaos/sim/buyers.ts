@@ -118,11 +118,10 @@ export function startBuyers(options: {
     };
     const reserve = async (buyer: string, key: string, lines: Record<string, number>): Promise<void> => {
       const told = await insist(reserveCommand, reserveArgs([{ buyer, key, lines }]));
-      const [result] = told ? reserveResults(told.answer) : [];
-      const grant = told?.answer.grants[result?.grant ?? -1];
-      if (!told || !result || !grant) return;
+      const [result] = told ? reserveResults(told.answer, told.answer.grants) : [];
+      if (!told || !result?.grant) return;
       const one = { seq: result.seq, buyer, key };
-      note('reserved', one, told, result.status === statusCodes.ok, grant.expiresAt);
+      note('reserved', one, told, result.status === statusCodes.ok, result.grant.expiresAt);
       held.push(one);
     };
     for (let i = 0; i < operations; i++) {

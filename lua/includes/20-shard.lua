@@ -156,13 +156,21 @@ local function holds_left(call)
   return math.floor((call.outbox_events - (call.seq - call.acked) - call.live) / 2)
 end
 
--- Appends a fact: the sequence grows by exactly one. `lines` and `note` may be ''. (reserve.lua appends many in one piece.)
-local function add_fact(call, kind, sale, buyer, key, reservation, expires_at, durability, lines, note)
+-- A fact up to its lines, which follow with their length, and then its note with its own.
+local FACT_HEAD = '<BI4c12c12ddB' -- kind, sale, buyer, key, reservation, expiry, durability
+
+-- Appends a packed fact: the sequence grows by exactly one. (reserve.lua appends many in one piece.)
+local function append_fact(call, sale, fact)
   call.seq = call.seq + 1
-  call.facts[#call.facts + 1] = struct.pack(
-    '<BI4c12c12ddBI4c0Hc0', kind, sale.no, buyer, key, reservation, expires_at, durability, #lines, lines, #note, note
-  )
+  call.facts[#call.facts + 1] = fact
   sale.used = true
+end
+
+-- The same of what it says. `lines` and `note` may be ''.
+local function add_fact(call, kind, sale, buyer, key, reservation, expires_at, durability, lines, note)
+  append_fact(call, sale, struct.pack(
+    FACT_HEAD .. 'I4c0Hc0', kind, sale.no, buyer, key, reservation, expires_at, durability, #lines, lines, #note, note
+  ))
 end
 
 local NOBODY = '------------'

@@ -52,6 +52,7 @@ local function load_sale(call, no)
     items = {}, -- sku -> stock, or false
     book = {}, -- field -> value; nil or false where there is none
     dirty_items = {},
+    parts = {}, -- lines -> what they name (parts_of)
     put = {}, -- field, value, … of the book to write: of a field that stands there twice the later counts
     gone = {}, -- fields of the book to drop
     ended_buyers = {}, -- of reservations that the call has ended
@@ -112,93 +113,6 @@ local function find_warehouse(item, name)
     end
   end
   return nil
-end
-
--- The book: what the sale remembers of its buyers. An entry a buyer: units held and owned, how many of them are bought, how
--- many other reservations of the buyer the book has, and one reservation whole, after its key. Most buyers have but one,
--- so most are read and written as one field; the others stand under buyer..key.
-local BUYER = '<I6I6I4'
-local BUYER_BYTES = 16
-
-local function unpack_buyer(entry)
-  if not entry then
-    return 0, 0, 0, '', ''
-  end
-  local units, bought, others = struct.unpack(BUYER, entry)
-  return units, bought, others, string.sub(entry, BUYER_BYTES + 1, BUYER_BYTES + 12), string.sub(entry, BUYER_BYTES + 13)
-end
-
--- The buyer's one reservation that stands in the entry itself, if it is of this key.
-local function own_record(entry, key)
-  if string.sub(entry, BUYER_BYTES + 1, BUYER_BYTES + 12) == key then
-    return string.sub(entry, BUYER_BYTES + 13)
-  end
-  return nil
-end
-
--- Reads buyers' entries, and their reservations by these keys: buyers[i] with keys[i].
-local function load_book(sale, buyers, keys)
-  local book, fields = sale.book, {}
-  for first = 1, #buyers, CHUNK do
-    local last = math.min(first + CHUNK - 1, #buyers)
-    local found = server.call('HMGET', sale.book_key, unpack(buyers, first, last))
-    for i = first, last do
-      local entry = found[i - first + 1]
-      if entry then
-        local buyer, key = buyers[i], keys[i]
-        book[buyer] = entry
-        if not own_record(entry, key) then
-          local _, _, others = struct.unpack(BUYER, entry)
-          if others > 0 then
-            fields[#fields + 1] = buyer .. key
-          end
-        end
-      end
-    end
-  end
-  get_fields(sale.book_key, fields, book)
-end
-
--- A reservation's record, of those that load_book has read; nil where there is none.
-local function find_record(sale, buyer, key)
-  local entry = sale.book[buyer]
-  return entry and (own_record(entry, key) or sale.book[buyer .. key]) or nil
-end
-
-local function put_book(sale, field, value)
-  sale.book[field] = value
-  if value then
-    local put = sale.put
-    local n = #put
-    put[n + 1] = field
-    put[n + 2] = value
-  else
-    sale.gone[#sale.gone + 1] = field
-  end
-end
-
--- Changes a buyer's units, and the record of the reservation `key`: its new one, false to forget it, nil to leave all.
-local function change_buyer(sale, buyer, more_units, more_bought, key, record)
-  local units, bought, others, own_key, own = unpack_buyer(sale.book[buyer])
-  units, bought = units + more_units, bought + more_bought
-  assert(units >= bought and bought >= 0, 'a buyer below zero')
-  if key == own_key then
-    own_key, own = record and key or '', record or ''
-  elseif key then
-    local field = buyer .. key
-    local known = sale.book[field]
-    if record and not known and own_key == '' then
-      own_key, own = key, record
-    elseif record or known then
-      put_book(sale, field, record)
-      others = others + (record and 1 or 0) - (known and 1 or 0)
-    end
-  end
-  if units == 0 and others == 0 and own_key == '' then
-    put_book(sale, buyer, false)
-  else
-    put_book(sale, buyer, struct.pack(BUYER, units, bought, others) .. own_key .. own)
-  end
 end
 
 -- Writes what a call has changed of a sale's stock and book.
