@@ -1,7 +1,7 @@
 import { defineConfig } from 'vitest/config';
 
 // What is refused before Valkey is asked is the same on all of them.
-const contract = ['engine/contract.test.ts', 'engine/contract-{selling,ending,operator}.test.ts'];
+const contract = ['engine/contract.test.ts', 'engine/contract-{selling,ending,operator,room,room-live}.test.ts'];
 
 export default defineConfig({
   test: {

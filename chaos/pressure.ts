@@ -106,7 +106,7 @@ export type Reserved = { held: Hold[]; refused: number; code: string };
 export async function reserveMany({ stores, sales }: Stage, id: SaleId, count: number): Promise<Reserved> {
   const sale = sales[id];
   const names = (): string[] => Array.from({ length: count }, newBuyerId);
-  const args = { wanted: Array<number>(count).fill(0), buyers: names(), keys: names() };
+  const args = { wanted: Array<number>(count).fill(0), buyers: names(), keys: names(), tickets: [] };
   const baskets = [{ sale, lines: [{ sku, quantity: 1 }] }];
   try {
     const answer = await stores.shards.call(shard, reserveCommand, { baskets, ...args });

@@ -61,7 +61,13 @@ for (const count of counts) {
       const size = Math.min(batch, count - made);
       const ids = (): string[] => Array.from({ length: size }, newBuyerId);
       const baskets = [{ sale: no, lines: [{ sku: 'shoe', quantity: 1 }] }];
-      await shards.call(0, reserveCommand, { baskets, wanted: Array(size).fill(0), buyers: ids(), keys: ids() });
+      await shards.call(0, reserveCommand, {
+        baskets,
+        wanted: Array(size).fill(0),
+        buyers: ids(),
+        keys: ids(),
+        tickets: [],
+      });
       if (made % (batch * 400) === 0) say(`${made} of ${count} reserved …`);
     }
     const { seq, live } = await shards.call(0, shardStatusCommand, {});

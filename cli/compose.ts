@@ -3,11 +3,13 @@ import { connect } from 'node:net';
 import type { Pool } from 'pg';
 import { Registry } from 'prom-client';
 import { createBuilder } from '../engine/builder.ts';
+import { createLineStats } from '../engine/line-stats.ts';
 import { createOutbox, type Outbox } from '../engine/outbox.ts';
 import { type Dependency, type Engine, startEngine } from '../engine/server.ts';
 import { openShards, type Shards } from '../engine/shards.ts';
 import { createEngineStats, createRate, type EngineStats } from '../engine/stats.ts';
 import { startSweeper } from '../engine/sweeper.ts';
+import { startUsher } from '../engine/usher.ts';
 import { connectValkey, type Valkey } from '../engine/valkey.ts';
 import { systemClock } from '../kernel/clock.ts';
 import type { Config } from '../kernel/config.ts';
@@ -313,6 +315,8 @@ export async function startProcess(
     if (has('sweeper')) {
       const sweeper = startSweeper({ shards, clock: systemClock, logger, swept: stats.swept });
       stops.push(() => sweeper.stop());
+      const usher = startUsher({ shards, clock: systemClock, logger, stats: createLineStats(registry) });
+      stops.push(() => usher.stop());
     }
 
     if (options.autoRebuild) {

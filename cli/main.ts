@@ -354,6 +354,34 @@ Exit codes: 0 none is stopped (or the one named goes on), 1 some are, 2 could no
     process.exitCode = await stopsCommand(config, { retry: options.retry ?? null, json: options.json ?? false }, print);
   });
 
+program
+  .command('verify-draw')
+  .description('Do a waiting room’s draw again from what is public, and say whether everybody stands where they should')
+  .addOption(new Option('--url <url>', 'a running engine'))
+  .addOption(new Option('--sale <id>', 'the sale'))
+  .addOption(new Option('--file <file>', 'instead: what GET /v1/sales/ID/draw answered, - for standard input'))
+  .addOption(new Option('--commitment <hex>', 'what was published before the draw, as you noted it then'))
+  .addOption(new Option('--ticket <id>', 'tell the place of this ticket'))
+  .addOption(jsonOption)
+  .addHelpText(
+    'after',
+    '\nExit codes: 0 all is as it should be, 1 it is not, 2 nothing is drawn yet or it could not be read.',
+  )
+  .action(
+    async (options: {
+      url?: string;
+      sale?: string;
+      file?: string;
+      commitment?: string;
+      ticket?: string;
+      json?: boolean;
+    }) => {
+      const { verifyDraw } = await import('./verify-draw.ts');
+      const { url = null, sale = null, file = null, commitment = null, ticket = null, json = false } = options;
+      process.exitCode = await verifyDraw({ url, sale, file, commitment, ticket, json }, print);
+    },
+  );
+
 /** One line for what a person can put right; the stack for what is a fault of the program. */
 function fail(error: unknown): never {
   if (error instanceof SetupError) {

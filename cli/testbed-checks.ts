@@ -6,6 +6,8 @@ export const statusOfCode = {
   'invalid-request': 400,
   unauthorized: 401,
   forbidden: 403,
+  'not-admitted': 403,
+  'challenge-required': 403,
   'not-found': 404,
   'method-not-allowed': 405,
   conflict: 409,

@@ -24,6 +24,10 @@ export type Call = {
   /** The validated body; undefined where the route takes none. */
   body: unknown;
   idempotencyKey: string;
+  /** The `Admission-Token`, where the route reads one; '' without. */
+  admissionToken: string;
+  /** What comes after the path's `?`. */
+  query: string;
   address: string;
   answer(result: Reply | Refusal): void;
 };
@@ -38,10 +42,12 @@ export type Route = {
   body?: TSchema;
   /** Whether an `Idempotency-Key` is needed. */
   keyed?: boolean;
+  /** Whether an `Admission-Token` may come along. */
+  admitted?: boolean;
   /** Schemas of the answers by status, for /openapi.json. */
   answers: Record<number, TSchema | null>;
   errors: ErrorCode[];
-  limitedAs?: 'sessions';
+  limitedAs?: 'sessions' | 'joins';
   /** Not counted against the address: what operators and probes read. */
   unlimited?: boolean;
   handle(call: Call): void;
@@ -70,6 +76,7 @@ const names = {
   contentLength: headerName('content-length'),
   transferEncoding: headerName('transfer-encoding'),
   idempotencyKey: headerName('idempotency-key'),
+  admissionToken: headerName('admission-token'),
 } as const;
 const requestIdPattern = /^[A-Za-z0-9_.-]{1,64}$/;
 let requests = 0;
@@ -99,6 +106,8 @@ export type HttpOptions = {
   stats: HttpStats;
   addressLimit: RateLimiter | null;
   sessionLimit: RateLimiter | null;
+  /** Joining a line, by address. */
+  joinLimit: RateLimiter | null;
   buyerLimit: RateLimiter | null;
 };
 
@@ -120,6 +129,8 @@ export function createHttp(app: TemplatedApp, options: HttpOptions): Http {
     buyerId = '';
     body: unknown;
     idempotencyKey = '';
+    admissionToken = '';
+    query = '';
     address = '';
     readonly #res: HttpResponse;
     readonly #route: Counted;
@@ -185,6 +196,7 @@ export function createHttp(app: TemplatedApp, options: HttpOptions): Http {
     const paramCount = route.path.split('/:').length - 1;
     const counted = countedAs(`${route.method.toUpperCase()} ${route.path}`);
     const limited = options.addressLimit !== null && !route.unlimited;
+    const special = { sessions: options.sessionLimit, joins: options.joinLimit, none: null }[route.limitedAs ?? 'none'];
 
     const admit = (caller: Caller): Refusal | null => {
       if (route.who === 'anyone') return null;
@@ -235,7 +247,7 @@ export function createHttp(app: TemplatedApp, options: HttpOptions): Http {
         const nowMs = performance.now();
         const seconds =
           (options.addressLimit?.take(call.address, nowMs) ?? 0) ||
-          (route.limitedAs === 'sessions' ? (options.sessionLimit?.take(call.address, nowMs) ?? 0) : 0) ||
+          (special?.take(call.address, nowMs) ?? 0) ||
           (call.buyerId === '' ? 0 : (options.buyerLimit?.take(call.buyerId, nowMs) ?? 0));
         if (seconds > 0) {
           call.answer(rateLimited(seconds));
@@ -250,6 +262,8 @@ export function createHttp(app: TemplatedApp, options: HttpOptions): Http {
       const authorization = req.getHeader(names.authorization);
       const contentType = bodies ? req.getHeader(names.contentType) : '';
       if (route.keyed) call.idempotencyKey = req.getHeader(names.idempotencyKey);
+      if (route.admitted) call.admissionToken = req.getHeader(names.admissionToken);
+      if (route.method === 'get') call.query = req.getQuery() ?? '';
       for (let i = 0; i < paramCount; i++) call.params.push(req.getParameter(i) ?? '');
 
       if (!bodies) {

@@ -9,6 +9,7 @@ import { errorCodes, problemOf, type Refusal, RefusalError, refusal } from '../k
 import { isId } from '../kernel/ids.ts';
 import { limits } from '../kernel/limits.ts';
 import type { Logger } from '../kernel/logger.ts';
+import type { Admissions } from './admissions.ts';
 import { fieldErrors, invalidRequest } from './bodies.ts';
 import { addressOf } from './http.ts';
 import type { RateLimiter } from './rate-limit.ts';
@@ -17,6 +18,7 @@ import type { Reservation, Reservations } from './reservations.ts';
 import type { SaleDirectory, SaleReading } from './sales.ts';
 import { ClientFrame, ReserveBody } from './schemas.ts';
 import type { Sessions } from './sessions.ts';
+import { newTicketWatcher, type TicketWatch, type TicketWatcher } from './ticket-watch.ts';
 import type { HttpRequest, HttpResponse, TemplatedApp, UpgradeContext, WebSocket } from './uws-types.ts';
 
 type Watcher = {
@@ -28,6 +30,8 @@ type Watcher = {
   frames: number;
   sinceMs: number;
   inFlight: number;
+  /** The ticket that is watched; null without. */
+  ticket: TicketWatcher | null;
 };
 type Socket = WebSocket<Watcher>;
 
@@ -35,6 +39,8 @@ const closeCodes = { badFrame: 4400, badToken: 4401, slow: 4408, flood: 4429, to
 const readEveryMs = 100;
 const saleEveryMs = 1_000;
 const cutOffMs = 2_000;
+
+const unknown = refusal('unavailable', 'What happened is not known. Ask again: it is safe, and tells.');
 
 const frameValidator = Compile(ClientFrame);
 const reserveValidator = Compile(ReserveBody);
@@ -67,6 +73,8 @@ export function serveLive(
     sales: SaleDirectory;
     reservations: Reservations;
     sessions: Sessions;
+    admissions: Admissions;
+    ticketWatch: TicketWatch;
     addressLimit: RateLimiter | null;
     buyerLimit: RateLimiter | null;
     clock: Clock;
@@ -75,7 +83,7 @@ export function serveLive(
     answersPerSecond(): number;
   },
 ): Live {
-  const { sales, reservations, sessions, clock, logger } = parts;
+  const { sales, reservations, sessions, admissions, ticketWatch, clock, logger } = parts;
   const sockets = new Set<Socket>();
   const watched = new Map<
     string,
@@ -172,14 +180,13 @@ export function serveLive(
     }
     watcher.inFlight++;
     const { lines } = body as ReserveBody;
-    reservations.reserve(
-      { saleId: watcher.saleId, buyer: watcher.buyerId, idempotencyKey: frame.idempotencyKey, lines },
-      (outcome) => {
-        watcher.inFlight--;
-        if (outcome.refused) refuse(ws, frame.requestId, outcome.refused);
-        else result(ws, frame.requestId, 201, outcome.body.toString());
-      },
-    );
+    const { saleId, buyerId: buyer } = watcher;
+    const ticket = frame.admissionToken ? admissions.ticketOf(frame.admissionToken, buyer, saleId) : 0;
+    reservations.reserve({ saleId, buyer, idempotencyKey: frame.idempotencyKey, ticket, lines }, (outcome) => {
+      watcher.inFlight--;
+      if (outcome.refused) refuse(ws, frame.requestId, outcome.refused);
+      else result(ws, frame.requestId, 201, outcome.body.toString());
+    });
   };
 
   const finish = (ws: Socket, frame: Extract<ClientFrame, { reservationId?: string }>): void => {
@@ -198,8 +205,27 @@ export function serveLive(
       (error: unknown) => {
         watcher.inFlight--;
         if (!(error instanceof RefusalError)) logger.error({ error: String(error) }, 'a frame’s handler failed');
-        const unknown = refusal('unavailable', 'What happened is not known. Ask again: it is safe, and tells.');
         refuse(ws, frame.requestId, error instanceof RefusalError ? error.refusal : unknown);
+      },
+    );
+  };
+
+  /** A ticket that isn't there, or somebody else's, is an error to hear of; stock is watched all the same. */
+  const watchTicket = (ws: Socket, ticketId: string | undefined): void => {
+    const watcher = ws.getUserData();
+    if (watcher.ticket) ticketWatch.remove(watcher.ticket);
+    watcher.ticket = null;
+    if (ticketId === undefined) return;
+    const { saleId, buyerId } = watcher;
+    const ticket = newTicketWatcher({ saleId, buyerId, ticketId, tell: (text) => send(ws, text) });
+    watcher.ticket = ticket;
+    ticketWatch.add(ticket).then(
+      () => {
+        if (!watcher.open || watcher.ticket !== ticket) ticketWatch.remove(ticket);
+      },
+      (error: unknown) => {
+        const { code, detail } = error instanceof RefusalError ? error.refusal : unknown;
+        send(ws, JSON.stringify({ type: 'error', code, detail }));
       },
     );
   };
@@ -232,8 +258,12 @@ export function serveLive(
       close(ws, ...frame);
     } else if (frame.type === 'auth') {
       const caller = sessions.identify(frame.token);
-      if (caller.kind === 'buyer') watcher.buyerId = caller.buyerId;
-      else close(ws, closeCodes.badToken, 'no valid session token');
+      if (caller.kind !== 'buyer') {
+        close(ws, closeCodes.badToken, 'no valid session token');
+        return;
+      }
+      watcher.buyerId = caller.buyerId;
+      watchTicket(ws, frame.ticketId);
     } else if (watcher.buyerId === '') {
       close(ws, closeCodes.badToken, 'send an auth frame first');
     } else if (waitSeconds(parts.buyerLimit, watcher.buyerId) > 0) {
@@ -286,6 +316,7 @@ export function serveLive(
           frames: 0,
           sinceMs: clock.monotonicMs(),
           inFlight: 0,
+          ticket: null,
         };
         res.cork(() => res.upgrade(watcher, key, protocol, extensions, context));
       },
@@ -327,6 +358,7 @@ export function serveLive(
     close(ws) {
       const watcher = ws.getUserData();
       watcher.open = false;
+      if (watcher.ticket) ticketWatch.remove(watcher.ticket);
       sockets.delete(ws);
       const entry = watched.get(watcher.saleId);
       if (entry && --entry.watchers === 0) watched.delete(watcher.saleId);

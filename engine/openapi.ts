@@ -42,6 +42,8 @@ export function openApiOf(routes: Route[], version: string): unknown {
         required: true,
         schema: { type: 'string', pattern: `^[\\x21-\\x7e]{1,${limits.idempotencyKeyChars}}$` },
       });
+    if (route.admitted)
+      parameters.push({ name: 'Admission-Token', in: 'header', required: false, schema: { type: 'string' } });
     paths[path] ??= {};
     paths[path][route.method === 'del' ? 'delete' : route.method] = {
       summary: route.summary,

@@ -49,6 +49,8 @@ export type ReserveRequest = {
   saleId: string;
   buyer: string;
   idempotencyKey: string;
+  /** The number of the ticket that lets the buyer in to a sale with a waiting room; 0 for none. */
+  ticket: number;
   lines: readonly Wanted[];
 };
 
@@ -120,7 +122,8 @@ function packRequests(requests: ReserveItem[]): ReserveArgs {
   }
   const digests = keyDigests(keys);
   for (const [i, digest] of digests.entries()) (requests[i] as ReserveItem).key = digest;
-  return { baskets, wanted, buyers, keys: digests };
+  const tickets = requests.some(({ ticket }) => ticket > 0) ? requests.map(({ ticket }) => ticket) : [];
+  return { baskets, wanted, buyers, keys: digests, tickets };
 }
 
 export function createReservations(
@@ -300,6 +303,11 @@ export function createReservations(
         return refusal('not-found', `There is no sale ${request.saleId}.`);
       case statusCodes.unknownSku:
         return refusal('not-found', `The sale ${request.saleId} does not sell ${what}.`);
+      case statusCodes.notAdmitted:
+        return refusal(
+          'not-admitted',
+          `The sale ${request.saleId} has a waiting room: join at POST /v1/sales/${request.saleId}/tickets, and send the Admission-Token once you are let in.`,
+        );
       case statusCodes.saleNotOpen:
         return refusal('sale-not-open', `The sale ${request.saleId} is not open now.`);
       case statusCodes.purchaseLimit:
@@ -344,9 +352,9 @@ export function createReservations(
 
   return {
     reserve(request, done) {
-      const { saleId, buyer, idempotencyKey } = request;
+      const { saleId, buyer, idempotencyKey, ticket } = request;
       const lines = mergeLines(request.lines);
-      const item = (no: number): ReserveItem => ({ saleId, no, buyer, idempotencyKey, key: '', lines });
+      const item = (no: number): ReserveItem => ({ saleId, no, buyer, idempotencyKey, ticket, key: '', lines });
       const place = sales.locate(saleId);
       if (place) {
         submit(place.shard, item(place.no), done);

@@ -2,6 +2,7 @@
 import { RefusalError, refusal } from '../kernel/errors.ts';
 import { isId } from '../kernel/ids.ts';
 import type { Logger } from '../kernel/logger.ts';
+import type { Admissions } from './admissions.ts';
 import { answerWith, type Call, type Route } from './http.ts';
 import { json, type Reply } from './replies.ts';
 import type { Reservation, Reservations, ReserveOutcome } from './reservations.ts';
@@ -20,7 +21,15 @@ import {
 } from './schemas.ts';
 import type { Sessions } from './sessions.ts';
 
-export type AuditLog = (entry: { action: string; saleId: string; requestId: string; address: string }) => void;
+export type AuditEntry = {
+  action: string;
+  saleId: string;
+  requestId: string;
+  address: string;
+  /** What else there is to know: whose ticket, and why. */
+  detail?: Record<string, string | number>;
+};
+export type AuditLog = (entry: AuditEntry) => void;
 
 const replayed = { 'Idempotency-Replayed': 'true' };
 
@@ -36,10 +45,11 @@ export function sellingRoutes(parts: {
   sales: SaleDirectory;
   reservations: Reservations;
   sessions: Sessions;
+  admissions: Admissions;
   logger: Logger;
   audit: AuditLog;
 }): Route[] {
-  const { sales, reservations, sessions, logger, audit } = parts;
+  const { sales, reservations, sessions, admissions, logger, audit } = parts;
 
   const replying =
     (handle: (call: Call) => Promise<Reply>) =>
@@ -121,8 +131,10 @@ export function sellingRoutes(parts: {
       who: 'buyer',
       body: ReserveBody,
       keyed: true,
+      admitted: true,
       answers: { 201: ReservationView },
       errors: [
+        'not-admitted',
         'not-found',
         'idempotency-mismatch',
         'sale-not-open',
@@ -135,9 +147,11 @@ export function sellingRoutes(parts: {
       ],
       handle(call) {
         const body = call.body as ReserveBody;
+        const saleId = body.saleId ?? standingSale;
         reservations.reserve(
           {
-            saleId: body.saleId ?? standingSale,
+            saleId,
+            ticket: call.admissionToken === '' ? 0 : admissions.ticketOf(call.admissionToken, call.buyerId, saleId),
             buyer: call.buyerId,
             idempotencyKey: call.idempotencyKey,
             lines: body.lines,

@@ -13,8 +13,10 @@ import {
   setSaleStateCommand,
   statusCodes,
 } from '../lua/bindings.ts';
+import { newSeed } from './draw.ts';
 import { type Durability, durabilityCode } from './durability.ts';
-import type { SaleBody, StockChangeBody } from './schemas.ts';
+import { inletOf, packRoom, roomOf, type WaitingRoom } from './room.ts';
+import type { RoomActionBody, SaleBody, StockChangeBody } from './schemas.ts';
 import type { Shards } from './shards.ts';
 
 export type SaleState = 'scheduled' | 'open' | 'paused' | 'closed';
@@ -40,7 +42,7 @@ export type Sale = {
   extendSeconds: number;
   extensions: number;
   durability: Durability;
-  waitingRoom: null;
+  waitingRoom: WaitingRoom | null;
   stock: StockRow[];
   at: string;
 };
@@ -61,6 +63,8 @@ export type SaleDirectory = {
   put(saleId: string, body: SaleBody): Promise<{ sale: Sale; created: boolean }>;
   setState(saleId: string, state: 'open' | 'paused' | 'closed'): Promise<Sale>;
   adjust(saleId: string, body: StockChangeBody): Promise<StockRow>;
+  /** Pauses, resumes or closes the sale's waiting room, or sets its inlet. */
+  changeRoom(saleId: string, action: RoomActionBody['action'], inlet: RoomActionBody['inlet']): Promise<Sale>;
 };
 
 /** 2000-01-01. In a shard's packed times 0 stands for none. */
@@ -80,6 +84,8 @@ export function rulesOf(settings: Settings) {
     durability: durabilityCode(settings.durability),
     extensions: settings.extensions,
     extendMs: settings.extendSeconds * 1000,
+    room: packRoom(settings.waitingRoom),
+    seed: settings.waitingRoom ? newSeed() : '',
   };
 }
 
@@ -134,6 +140,17 @@ function timeOf(member: 'opensAt' | 'closesAt', text: string | null | undefined)
       errors: [{ path: `/${member}`, message: 'must be a time from 2000 on' }],
     }),
   );
+}
+
+function checkLanes(room: SaleBody['waitingRoom']): void {
+  const names = room?.lanes?.map(({ name }) => name) ?? [];
+  for (const [i, name] of names.entries())
+    if (names.indexOf(name) !== i)
+      throw new RefusalError(
+        refusal('invalid-request', `The waiting room names the lane ${name} twice.`, {
+          errors: [{ path: `/waitingRoom/lanes/${i}/name`, message: 'is there twice' }],
+        }),
+      );
 }
 
 function checkStock(stock: { sku: string; warehouse: string }[]): void {
@@ -237,6 +254,7 @@ export function createSaleDirectory(shards: Shards): SaleDirectory {
           refusal('invalid-request', missing, { errors: [{ path: '/durability', message: missing }] }),
         );
       if (body.stock) checkStock(body.stock);
+      checkLanes(body.waitingRoom);
       if (body.opensAt && body.closesAt && Date.parse(body.closesAt) <= Date.parse(body.opensAt))
         throw new RefusalError(
           refusal('invalid-request', 'The sale would close before it opens.', {
@@ -253,7 +271,7 @@ export function createSaleDirectory(shards: Shards): SaleDirectory {
         extendSeconds: body.extendSeconds ?? limits.extendSecondsDefault,
         extensions: body.extensions ?? limits.extensionsDefault,
         durability,
-        waitingRoom: null,
+        waitingRoom: roomOf(body.waitingRoom, (await read(saleId))?.sale.waitingRoom ?? null),
       };
       // A replica may be there and not write to its disk, or not in time: then the sale could promise nothing.
       await shards.secure(shard, durability)?.catch(() => {
@@ -262,6 +280,7 @@ export function createSaleDirectory(shards: Shards): SaleDirectory {
       const answer = await shards.call(shard, putSaleCommand, {
         id: saleId,
         digest: body.stock ? stockDigest(body.stock) : '',
+        expected: '',
         ...rulesOf(settings),
         stock: body.stock ?? [],
       });
@@ -281,11 +300,41 @@ export function createSaleDirectory(shards: Shards): SaleDirectory {
               `The sale ${saleId} was made with other stock. Leave stock out, and change it by POST /v1/admin/sales/${saleId}/stock.`,
             ),
           );
+        case statusCodes.notAllowed:
+          throw new RefusalError(
+            refusal('conflict', 'People wait already: their lanes stay, and so does whether places are drawn.'),
+          );
         case statusCodes.tooMany:
           throw new RefusalError(refusal('conflict', 'This shard holds no more sales.'));
         default:
           throw new RefusalError(refusal('overloaded', 'The ledger is too far behind. Nothing was changed.'));
       }
+    },
+
+    async changeRoom(saleId, action, inlet) {
+      const { sale } = await mustRead(saleId);
+      const { state: _state, stock: _stock, at: _at, ...settings } = sale;
+      const room = settings.waitingRoom;
+      if (!room) throw new RefusalError(refusal('not-found', `The sale ${saleId} has no waiting room.`));
+      if (room.state === 'closed' && action !== 'close' && action !== 'set')
+        throw new RefusalError(refusal('conflict', `The line of ${saleId} is closed, and stays so.`));
+      const states = { pause: 'paused', resume: 'open', close: 'closed', set: room.state } as const;
+      const changed = {
+        ...room,
+        state: states[action],
+        inlet: inlet ? inletOf({ ...room.inlet, ...inlet }) : room.inlet,
+      };
+      const answer = await shards.call(shards.shardOf(saleId), putSaleCommand, {
+        ...{ id: saleId, digest: '', expected: JSON.stringify(settings), stock: [] },
+        ...rulesOf({ ...settings, waitingRoom: changed }),
+      });
+      if (answer.status === statusCodes.conflict)
+        throw new RefusalError(
+          refusal('conflict', `The sale ${saleId} was changed just now: look at it, and try again.`),
+        );
+      if (answer.status !== statusCodes.ok)
+        throw new RefusalError(refusal('overloaded', 'The ledger is too far behind. Nothing was changed.'));
+      return secured(saleId);
     },
 
     async setState(saleId, state) {

@@ -1,5 +1,5 @@
 /** The bodies of the HTTP contract: these schemas validate, type the handlers, and make up /openapi.json. */
-import { type Static, Type } from 'typebox';
+import { type Static, type TSchema, Type } from 'typebox';
 import { idPattern } from '../kernel/ids.ts';
 import { limits } from '../kernel/limits.ts';
 import { durabilities } from './durability.ts';
@@ -35,6 +35,48 @@ export const ExtendBody = Type.Object(
 );
 export type ExtendBody = Static<typeof ExtendBody>;
 
+const nullable = <const Schema extends TSchema>(schema: Schema) => Type.Union([Type.Null(), schema]);
+const InletBody = Type.Object(
+  {
+    maxInside: Type.Optional(nullable(Type.Integer({ minimum: 1, maximum: limits.ticketsPerSale }))),
+    perMinute: Type.Optional(nullable(Type.Integer({ minimum: 1, maximum: limits.admissionsPerMinute }))),
+    stock: Type.Optional(nullable(Type.Boolean())),
+  },
+  closed,
+);
+const Difficulty = Type.Object({ difficulty: Type.Integer({ minimum: 1, maximum: limits.challengeBits }) }, closed);
+const Lane = Type.Object({ name: Id, weight: Type.Integer({ minimum: 1, maximum: limits.laneWeight }) }, closed);
+const RoomOrderName = Type.Enum(['fifo', 'shuffle', 'pass', 'closed']);
+const WhenDown = Type.Enum(['closed', 'open']);
+export const WaitingRoomBody = Type.Object(
+  {
+    order: RoomOrderName,
+    inlet: Type.Optional(nullable(InletBody)),
+    admissionSeconds: Type.Optional(Type.Integer({ minimum: 1, maximum: limits.admissionSecondsMax })),
+    graceSeconds: Type.Optional(Type.Integer({ minimum: 1, maximum: limits.graceSecondsMax })),
+    whenDown: Type.Optional(WhenDown),
+    challenge: Type.Optional(nullable(Difficulty)),
+    lanes: Type.Optional(Type.Array(Lane, { maxItems: limits.lanes })),
+    state: Type.Optional(Type.Enum(['open', 'paused', 'closed'])),
+  },
+  closed,
+);
+export type WaitingRoomBody = Static<typeof WaitingRoomBody>;
+const WaitingRoomView = Type.Object({
+  order: RoomOrderName,
+  inlet: Type.Object({
+    maxInside: nullable(Type.Integer()),
+    perMinute: nullable(Type.Integer()),
+    stock: Type.Boolean(),
+  }),
+  admissionSeconds: Type.Integer(),
+  graceSeconds: Type.Integer(),
+  whenDown: WhenDown,
+  challenge: nullable(Difficulty),
+  lanes: Type.Array(Lane),
+  state: Type.Enum(['open', 'paused', 'closed']),
+});
+
 export const SaleBody = Type.Object(
   {
     title: text(limits.titleChars),
@@ -45,7 +87,7 @@ export const SaleBody = Type.Object(
     extendSeconds: Type.Optional(Type.Integer({ minimum: 1, maximum: limits.extendSecondsMax })),
     extensions: Type.Optional(Type.Integer({ minimum: 0, maximum: 100 })),
     durability: Type.Optional(DurabilityName),
-    waitingRoom: Type.Optional(Type.Null()),
+    waitingRoom: Type.Optional(nullable(WaitingRoomBody)),
     stock: Type.Optional(
       Type.Array(
         Type.Object(
@@ -92,7 +134,7 @@ export const SaleView = Type.Object({
   extendSeconds: Type.Integer(),
   extensions: Type.Integer(),
   durability: DurabilityName,
-  waitingRoom: Type.Null(),
+  waitingRoom: nullable(WaitingRoomView),
   stock: Type.Array(StockRow),
   at: Type.String({ format: 'date-time' }),
 });
@@ -113,6 +155,51 @@ export const ReservationView = Type.Object({
   expiresAt: Type.String({ format: 'date-time' }),
   durability: DurabilityName,
 });
+
+export const TicketBody = Type.Object(
+  { lane: Type.Optional(Id), challenge: Type.Optional(Type.String({ minLength: 1, maxLength: 128 })) },
+  closed,
+);
+export type TicketBody = Static<typeof TicketBody>;
+
+export const TicketView = Type.Object({
+  ticketId: Id,
+  saleId: Id,
+  lane: Id,
+  state: Type.Enum(['waiting', 'admitted', 'used', 'lapsed', 'left', 'expelled', 'ended']),
+  position: nullable(Type.Integer({ minimum: 1 })),
+  ahead: nullable(Type.Integer({ minimum: 0 })),
+  etaSeconds: Type.Object({ low: nullable(Type.Integer()), high: nullable(Type.Integer()) }),
+  joinedAt: Type.String({ format: 'date-time' }),
+  admissionToken: nullable(Type.String()),
+  admissionExpiresAt: nullable(Type.String({ format: 'date-time' })),
+});
+
+export const DrawView = Type.Object({
+  commitment: Type.String(),
+  seed: Type.Optional(Type.String()),
+  algorithm: Type.String(),
+  total: Type.Optional(Type.Integer()),
+  page: Type.Optional(Type.Integer()),
+  pages: Type.Optional(Type.Integer()),
+  tickets: Type.Optional(Type.Array(Type.Object({ ticketId: Id, place: Type.Integer({ minimum: 1 }) }))),
+});
+
+export const RoomActionBody = Type.Object(
+  { action: Type.Enum(['pause', 'resume', 'close', 'set']), inlet: Type.Optional(InletBody) },
+  closed,
+);
+export type RoomActionBody = Static<typeof RoomActionBody>;
+
+export const TicketActionBody = Type.Object(
+  {
+    action: Type.Enum(['move', 'expel', 'admit']),
+    position: Type.Optional(Type.Integer({ minimum: 1, maximum: limits.ticketsPerSale })),
+    reason: text(limits.reasonChars),
+  },
+  closed,
+);
+export type TicketActionBody = Static<typeof TicketActionBody>;
 
 export const SessionView = Type.Object({
   buyerId: Id,

@@ -7,16 +7,20 @@ import type { Config } from '../kernel/config.ts';
 import { SetupError } from '../kernel/errors.ts';
 import { limits } from '../kernel/limits.ts';
 import type { Logger } from '../kernel/logger.ts';
+import { createAdmissions } from './admissions.ts';
 import { createHttp } from './http.ts';
+import { createLines } from './lines.ts';
 import { serveLive } from './live.ts';
 import { probeRoutes } from './probes.ts';
 import { createRateLimiter } from './rate-limit.ts';
 import { createReservations, type ReservationArchive } from './reservations.ts';
+import { roomRoutes } from './room-routes.ts';
 import { type AuditLog, sellingRoutes } from './routes.ts';
 import { createSaleDirectory } from './sales.ts';
 import { createSessions } from './sessions.ts';
 import type { Shards } from './shards.ts';
 import type { EngineStats } from './stats.ts';
+import { createTicketWatch } from './ticket-watch.ts';
 import { uws } from './uws.ts';
 import type { ListenSocket } from './uws-types.ts';
 import type { Valkey } from './valkey.ts';
@@ -98,14 +102,23 @@ export async function startEngine(parts: {
     stats,
     addressLimit,
     sessionLimit: rates && createRateLimiter(rates.sessions),
+    joinLimit: rates && createRateLimiter(rates.joins),
     buyerLimit,
   });
   const health = watchDependencies(parts.dependencies, clock);
-  const selling = sellingRoutes({ sales, reservations, sessions, logger, audit: parts.audit });
+  const admissions = createAdmissions(config.sessionSecret);
+  const lines = createLines({ shards, sales, admissions, clock, logger });
+  const ticketWatch = createTicketWatch({ lines, clock, logger });
+  const selling = [
+    ...sellingRoutes({ sales, reservations, sessions, admissions, logger, audit: parts.audit }),
+    ...roomRoutes({ sales, lines, logger, audit: parts.audit }),
+  ];
   const live = serveLive(app, {
     sales,
     reservations,
     sessions,
+    admissions,
+    ticketWatch,
     addressLimit,
     buyerLimit,
     clock,
@@ -116,7 +129,7 @@ export async function startEngine(parts: {
     ...selling,
     ...probeRoutes({ selling, version, shards, away: health.away, metrics: parts.metrics, logger }),
   ]);
-  stats.observe({ shards, reservations, sockets: () => live.sockets });
+  stats.observe({ shards, reservations, sockets: () => live.sockets, ticketsWatched: () => ticketWatch.size });
 
   const listening = await new Promise<ListenSocket | false>((resolve) => {
     // Without the exclusive option a second server could quietly share the port.
@@ -139,10 +152,13 @@ export async function startEngine(parts: {
       http.stopping = true;
       const untilMs = clock.monotonicMs() + limits.stopSeconds * 1000;
       while (http.underWay > 0 && clock.monotonicMs() < untilMs) await clock.wait(10);
-      await within(reservations.idle(), Math.max(1, untilMs - clock.monotonicMs()), 'calls are still under way').catch(
-        (error: unknown) => logger.warn({ error: String(error) }, 'stopped with calls under way'),
-      );
+      await within(
+        Promise.all([reservations.idle(), lines.idle()]),
+        Math.max(1, untilMs - clock.monotonicMs()),
+        'calls are still under way',
+      ).catch((error: unknown) => logger.warn({ error: String(error) }, 'stopped with calls under way'));
       live.close();
+      ticketWatch.stop();
       health.stop();
       app.close();
     },

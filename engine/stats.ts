@@ -12,7 +12,12 @@ export type EngineStats = HttpStats & {
   /** Told how long answers under `replicated` waited for a replica, and whether in vain. */
   replicaWaited(seconds: number, inVain: boolean): void;
   /** Registers the gauges that read live state. */
-  observe(parts: { shards: Shards; reservations?: Reservations; sockets?: () => number }): void;
+  observe(parts: {
+    shards: Shards;
+    reservations?: Reservations;
+    sockets?: () => number;
+    ticketsWatched?: () => number;
+  }): void;
 };
 
 export function createEngineStats(registry: Registry): EngineStats {
@@ -70,7 +75,7 @@ export function createEngineStats(registry: Registry): EngineStats {
       if (expired > 0) sweptTotal.inc({ outcome: 'expired' }, expired);
       if (forgotten > 0) sweptTotal.inc({ outcome: 'forgotten' }, forgotten);
     },
-    observe({ shards, reservations, sockets }) {
+    observe({ shards, reservations, sockets, ticketsWatched }) {
       const gauge = (
         name: string,
         help: string,
@@ -123,6 +128,10 @@ export function createEngineStats(registry: Registry): EngineStats {
         );
       }
       if (sockets) gauge('stampede_live_sockets', 'Open WebSockets', (set) => set(sockets()));
+      if (ticketsWatched)
+        gauge('stampede_line_watched_tickets', 'Tickets that are watched over a WebSocket', (set) =>
+          set(ticketsWatched()),
+        );
     },
   };
 }

@@ -9,6 +9,8 @@ export type HttpRequest = {
   /** '' when it isn't there; the name in lower case, or its bytes. */
   getHeader(name: string | ArrayBuffer): string;
   getParameter(index: number): string | undefined;
+  /** What comes after the `?`. */
+  getQuery(): string | undefined;
   getUrl(): string;
   getMethod(): string;
 };

@@ -6,9 +6,9 @@ export type RateLimit = { perSecond: number; burst: number };
 
 /**
  * Requests a second and at once: `address` for everything from one address, `sessions` for new sessions from one
- * address, `buyer` for everything of one session. Null: not limited.
+ * address, `joins` for joining lines from one address, `buyer` for everything of one session. Null: not limited.
  */
-export type RateLimits = { address: RateLimit; sessions: RateLimit; buyer: RateLimit } | null;
+export type RateLimits = { address: RateLimit; sessions: RateLimit; joins: RateLimit; buyer: RateLimit } | null;
 
 export type Transport = 'direct' | 'kafka';
 
@@ -41,7 +41,7 @@ export const variables = {
   ADMIN_TOKEN: "the operators' bearer token, 16 characters or more",
   SESSION_SECRET: 'signs session tokens, 32 characters or more',
   RATE_LIMITS:
-    'off, or address=PER_SECOND:BURST,sessions=…,buyer=… (default address=1000:4000,sessions=200:2000,buyer=50:200)',
+    'off, or address=PER_SECOND:BURST,sessions=…,joins=…,buyer=… (default address=1000:4000,sessions=200:2000,joins=200:2000,buyer=50:200)',
   HOST: 'address to listen on (default 127.0.0.1)',
   PORT: 'port to listen on, 0 for any (default 8080)',
   SHARDS: 'how many shards stock is spread over; fixed once the ledger exists (default 4)',
@@ -70,6 +70,7 @@ function integer(env: Environment, name: keyof typeof variables, fallback: numbe
 const defaultRateLimits = {
   address: { perSecond: 1_000, burst: 4_000 },
   sessions: { perSecond: 200, burst: 2_000 },
+  joins: { perSecond: 200, burst: 2_000 },
   buyer: { perSecond: 50, burst: 200 },
 };
 
@@ -77,8 +78,9 @@ function rateLimitsOf(text: string | undefined): RateLimits {
   if (text === 'off') return null;
   const found = { ...defaultRateLimits };
   for (const part of (text ?? '').split(',').filter(Boolean)) {
-    const [, name = '', perSecond, burst] = /^(address|sessions|buyer)=(\d+(?:\.\d+)?):(\d+)$/.exec(part) ?? [];
-    if (name !== 'address' && name !== 'sessions' && name !== 'buyer') throw wrong('RATE_LIMITS', text ?? '');
+    const [, name = '', perSecond, burst] = /^(address|sessions|joins|buyer)=(\d+(?:\.\d+)?):(\d+)$/.exec(part) ?? [];
+    if (name !== 'address' && name !== 'sessions' && name !== 'joins' && name !== 'buyer')
+      throw wrong('RATE_LIMITS', text ?? '');
     found[name] = { perSecond: Number(perSecond), burst: Number(burst) };
     if (!(found[name].perSecond > 0) || !(found[name].burst > 0)) throw wrong('RATE_LIMITS', text ?? '');
   }

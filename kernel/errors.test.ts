@@ -6,7 +6,7 @@ import { assert, type ErrorCode, errorCodes, problemOf, RefusalError, refusal } 
 const contract: [number, ErrorCode[]][] = [
   [400, ['invalid-request']],
   [401, ['unauthorized']],
-  [403, ['forbidden', 'not-admitted']],
+  [403, ['forbidden', 'not-admitted', 'challenge-required']],
   [404, ['not-found']],
   [405, ['method-not-allowed']],
   [409, ['conflict', 'sale-not-open', 'purchase-limit', 'sold-out', 'insufficient-stock', 'reservation-ended']],

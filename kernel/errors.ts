@@ -7,6 +7,7 @@ export const errorCodes = {
   unauthorized: { status: 401, title: 'A valid token is needed' },
   forbidden: { status: 403, title: 'This is not yours' },
   'not-admitted': { status: 403, title: 'The sale has a waiting room' },
+  'challenge-required': { status: 403, title: 'Something has to be solved first' },
   'not-found': { status: 404, title: 'There is no such thing' },
   'method-not-allowed': { status: 405, title: 'This path has no such method' },
   conflict: { status: 409, title: 'It exists otherwise' },
@@ -35,6 +36,8 @@ export type Refusal = {
   detail: string;
   errors?: FieldError[];
   reservationState?: string;
+  /** What has to be solved. */
+  challenge?: Record<string, string | number>;
   /** For the header `Retry-After`. */
   retryAfterSeconds?: number;
   /** For the header `Allow`. */

@@ -151,6 +151,28 @@ export function decodeReservationId(id: string): ReservationRef | null {
   };
 }
 
+/** Where a ticket of a waiting room is: its shard, sale (by number), number, and whose it is. */
+export type TicketRef = { shard: number; sale: number; number: number; buyer: string };
+
+const ticketIdPattern = /^[A-Za-z0-9_-]{28}$/;
+
+/** Like a reservation's id, a ticket's says where it is. */
+export function encodeTicketId({ shard, sale, number, buyer }: TicketRef): string {
+  return base64url48(shard * 0x100000000 + sale) + base64url48(number) + buyer;
+}
+
+/** The reference in `id`, or null when it can't be one of ours. */
+export function decodeTicketId(id: string): TicketRef | null {
+  if (!ticketIdPattern.test(id)) return null;
+  const bytes = Buffer.from(id.slice(0, 16), 'base64url');
+  return {
+    shard: bytes.readUInt16BE(0),
+    sale: bytes.readUInt32BE(2),
+    number: bytes.readUIntBE(6, 6),
+    buyer: id.slice(16),
+  };
+}
+
 /** The shard (of `shards`) on which a sale lives whole. The same everywhere and always. */
 export function shardOfSale(saleId: string, shards: number): number {
   return Number.parseInt(hash('sha256', saleId, 'hex').slice(0, 8), 16) % shards;

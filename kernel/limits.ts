@@ -53,6 +53,19 @@ export const limits = {
   relayAheadEvents: 200_000,
   relayStallMs: 5_000,
 
+  // Waiting room
+  ticketsPerSale: 2_000_000,
+  admissionsPerMinute: 1_000_000,
+  admissionSecondsMax: 86_400,
+  graceSecondsMax: 86_400,
+  lanes: 8,
+  laneWeight: 1_000,
+  challengeBits: 32,
+  tendTickets: 500,
+  ticketsPerCall: 512,
+  drawPage: 1_000,
+  linesWatched: 1_000,
+
   // WebSocket (contract, "Waiting room": close codes)
   frameBytes: 16 * 1024,
   socketBufferBytes: 256 * 1024,

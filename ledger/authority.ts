@@ -221,12 +221,17 @@ export async function findReservation(
 
 export async function writeAudit(
   pool: Pool,
-  entry: { action: string; saleId: string; requestId: string; address: string },
+  entry: {
+    action: string;
+    saleId: string;
+    requestId: string;
+    address: string;
+    detail?: Record<string, string | number>;
+  },
 ): Promise<void> {
-  await pool.query('insert into ledger.audit (action, sale_id, request_id, address) values ($1, $2, $3, $4)', [
-    entry.action,
-    entry.saleId,
-    entry.requestId,
-    entry.address,
-  ]);
+  const { action, saleId, requestId, address, detail = null } = entry;
+  await pool.query(
+    'insert into ledger.audit (action, sale_id, request_id, address, detail) values ($1, $2, $3, $4, $5)',
+    [...[action, saleId, requestId, address], detail],
+  );
 }

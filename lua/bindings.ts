@@ -33,6 +33,8 @@ export const statusCodes = {
   notAllowed: 12,
   conflict: 13,
   tooMany: 14,
+  notAdmitted: 15,
+  unknownTicket: 16,
 } as const;
 
 export const reservationCodes = {
@@ -46,6 +48,46 @@ export const saleCodes = {
   open: 1,
   paused: 2,
   closed: 3,
+} as const;
+
+export const orderCodes = {
+  fifo: 1,
+  shuffle: 2,
+  pass: 3,
+  closed: 4,
+} as const;
+
+export const roomCodes = {
+  open: 1,
+  paused: 2,
+  closed: 3,
+} as const;
+
+export const ticketCodes = {
+  waiting: 1,
+  admitted: 2,
+  used: 3,
+  lapsed: 4,
+  left: 5,
+  expelled: 6,
+} as const;
+
+export const endedCodes = {
+  soldOut: 1,
+  closed: 2,
+} as const;
+
+export const drawCodes = {
+  none: 0,
+  drawing: 1,
+  done: 2,
+} as const;
+
+export const actionCodes = {
+  leave: 1,
+  expel: 2,
+  admit: 3,
+  move: 4,
 } as const;
 
 export const factCodes = {
@@ -90,6 +132,60 @@ export const adjustCommand: ShardCommand<AdjustArgs, AdjustAnswer> = {
   decode: (buffer) => {
     const r = new Reader(buffer);
     return { status: r.u8(), onHand: r.u32(), reserved: r.u32(), sold: r.u32() };
+  },
+};
+
+export type ChangeTicketArgs = { sale: number; buyer: string; number: number; action: number; position: number };
+export type ChangeTicketAnswer = {
+  now: number;
+  seq: number;
+  waiting: number;
+  inside: number;
+  recentAdmitted: number;
+  recentMs: number;
+  ended: number;
+  draw: number;
+  status: number;
+  state: number;
+  lane: number;
+  number: number;
+  ahead: number;
+  joined: number;
+  expires: number;
+};
+/** a buyer leaves the line, or an operator expels somebody, lets somebody in, or moves somebody to a position. */
+export const changeTicketCommand: ShardCommand<ChangeTicketArgs, ChangeTicketAnswer> = {
+  name: 'change_ticket',
+  readOnly: false,
+  encode: (header, args) => {
+    const w = new Writer();
+    writeHeader(w, header);
+    w.u32(args.sale);
+    w.chars(args.buyer, 12);
+    w.f64(args.number);
+    w.u8(args.action);
+    w.u32(args.position);
+    return w.done();
+  },
+  decode: (buffer) => {
+    const r = new Reader(buffer);
+    return {
+      now: r.f64(),
+      seq: r.f64(),
+      waiting: r.u32(),
+      inside: r.u32(),
+      recentAdmitted: r.u32(),
+      recentMs: r.f64(),
+      ended: r.u8(),
+      draw: r.u8(),
+      status: r.u8(),
+      state: r.u8(),
+      lane: r.u8(),
+      number: r.f64(),
+      ahead: r.f64(),
+      joined: r.f64(),
+      expires: r.f64(),
+    };
   },
 };
 
@@ -225,6 +321,63 @@ export const extendCommand: ShardCommand<ExtendArgs, ExtendAnswer> = {
   },
 };
 
+export type JoinLineArgs = { sale: number; buyers: string[]; lanes: number[] };
+export type JoinLineAnswer = {
+  now: number;
+  seq: number;
+  waiting: number;
+  inside: number;
+  recentAdmitted: number;
+  recentMs: number;
+  ended: number;
+  draw: number;
+  tickets: {
+    status: number;
+    state: number;
+    lane: number;
+    number: number;
+    ahead: number;
+    joined: number;
+    expires: number;
+  }[];
+};
+/** gives buyers tickets of a sale's waiting room; who has one that is not over gets the same again (`replay`). */
+export const joinLineCommand: ShardCommand<JoinLineArgs, JoinLineAnswer> = {
+  name: 'join_line',
+  readOnly: false,
+  encode: (header, args) => {
+    const w = new Writer();
+    writeHeader(w, header);
+    w.u32(args.sale);
+    w.charsColumn(args.buyers, 12);
+    w.u16(args.lanes.length);
+    for (const value of args.lanes) w.u8(value);
+    return w.done();
+  },
+  decode: (buffer) => {
+    const r = new Reader(buffer);
+    return {
+      now: r.f64(),
+      seq: r.f64(),
+      waiting: r.u32(),
+      inside: r.u32(),
+      recentAdmitted: r.u32(),
+      recentMs: r.f64(),
+      ended: r.u8(),
+      draw: r.u8(),
+      tickets: r.list(r.u16(), () => ({
+        status: r.u8(),
+        state: r.u8(),
+        lane: r.u8(),
+        number: r.f64(),
+        ahead: r.f64(),
+        joined: r.f64(),
+        expires: r.f64(),
+      })),
+    };
+  },
+};
+
 export type ListSalesArgs = Record<string, never>;
 export type ListSalesAnswer = { now: number; sales: { no: number; id: string }[] };
 /** the ids of the shard's sales. */
@@ -313,6 +466,36 @@ export const outboxTrimCommand: ShardCommand<OutboxTrimArgs, OutboxTrimAnswer> =
   },
 };
 
+export type PlaceTicketsArgs = {
+  sale: number;
+  from: number;
+  done: number;
+  tickets: readonly { number: number; buyer: string }[];
+};
+export type PlaceTicketsAnswer = { now: number; seq: number; draw: number };
+/** puts some of a draw's tickets in their places: the first of them is at place `from` + 1. `done` 1: these are the last. */
+export const placeTicketsCommand: ShardCommand<PlaceTicketsArgs, PlaceTicketsAnswer> = {
+  name: 'place_tickets',
+  readOnly: false,
+  encode: (header, args) => {
+    const w = new Writer();
+    writeHeader(w, header);
+    w.u32(args.sale);
+    w.u32(args.from);
+    w.u8(args.done);
+    w.u16(args.tickets.length);
+    for (const e0 of args.tickets) {
+      w.f64(e0.number);
+      w.chars(e0.buyer, 12);
+    }
+    return w.done();
+  },
+  decode: (buffer) => {
+    const r = new Reader(buffer);
+    return { now: r.f64(), seq: r.f64(), draw: r.u8() };
+  },
+};
+
 export type PutSaleArgs = {
   id: string;
   settings: string;
@@ -324,6 +507,9 @@ export type PutSaleArgs = {
   durability: number;
   extensions: number;
   extendMs: number;
+  room: Buffer;
+  expected: string;
+  seed: string;
   stock: readonly { sku: string; warehouse: string; quantity: number }[];
 };
 export type PutSaleAnswer = { status: number; no: number; created: number };
@@ -344,6 +530,9 @@ export const putSaleCommand: ShardCommand<PutSaleArgs, PutSaleAnswer> = {
     w.u8(args.durability);
     w.u16(args.extensions);
     w.f64(args.extendMs);
+    w.raw32(args.room);
+    w.str16(args.expected);
+    w.str8(args.seed);
     w.u32(args.stock.length);
     for (const e0 of args.stock) {
       w.str8(e0.sku);
@@ -355,6 +544,115 @@ export const putSaleCommand: ShardCommand<PutSaleArgs, PutSaleAnswer> = {
   decode: (buffer) => {
     const r = new Reader(buffer);
     return { status: r.u8(), no: r.u32(), created: r.u8() };
+  },
+};
+
+export type ReadDrawArgs = { sale: number; from: number; max: number };
+export type ReadDrawAnswer = {
+  now: number;
+  seq: number;
+  draw: number;
+  seed: string;
+  total: number;
+  tickets: { number: number; buyer: string }[];
+};
+/** the draw of a sale's waiting room: its seed, and once it is done some of its tickets in the order of their places. */
+export const readDrawCommand: ShardCommand<ReadDrawArgs, ReadDrawAnswer> = {
+  name: 'read_draw',
+  readOnly: true,
+  encode: (header, args) => {
+    const w = new Writer();
+    writeHeader(w, header);
+    w.u32(args.sale);
+    w.u32(args.from);
+    w.u16(args.max);
+    return w.done();
+  },
+  decode: (buffer) => {
+    const r = new Reader(buffer);
+    return {
+      now: r.f64(),
+      seq: r.f64(),
+      draw: r.u8(),
+      seed: r.str8(),
+      total: r.u32(),
+      tickets: r.list(r.u16(), () => ({ number: r.f64(), buyer: r.chars(12) })),
+    };
+  },
+};
+
+export type ReadLineArgs = { sale: number; cursor: number };
+export type ReadLineAnswer = {
+  now: number;
+  seq: number;
+  waiting: number;
+  inside: number;
+  recentAdmitted: number;
+  recentMs: number;
+  ended: number;
+  draw: number;
+  news: number;
+  missed: number;
+  changed: { buyer: string }[];
+};
+/** how a sale's line stands, and whose tickets others have changed since `cursor`, the latest `news` that the reader has. */
+export const readLineCommand: ShardCommand<ReadLineArgs, ReadLineAnswer> = {
+  name: 'read_line',
+  readOnly: true,
+  encode: (header, args) => {
+    const w = new Writer();
+    writeHeader(w, header);
+    w.u32(args.sale);
+    w.f64(args.cursor);
+    return w.done();
+  },
+  decode: (buffer) => {
+    const r = new Reader(buffer);
+    return {
+      now: r.f64(),
+      seq: r.f64(),
+      waiting: r.u32(),
+      inside: r.u32(),
+      recentAdmitted: r.u32(),
+      recentMs: r.f64(),
+      ended: r.u8(),
+      draw: r.u8(),
+      news: r.f64(),
+      missed: r.u8(),
+      changed: r.list(r.u32(), () => ({ buyer: r.chars(12) })),
+    };
+  },
+};
+
+export type ReadPoolArgs = { sale: number; from: number; max: number };
+export type ReadPoolAnswer = {
+  now: number;
+  seq: number;
+  draw: number;
+  seed: string;
+  tickets: { number: number; buyer: string }[];
+};
+/** some of those among whom places are drawn, by the numbers of their tickets, and the seed. Once the draw has begun nobody comes or goes, so that whoever draws draws the same. `draw` says whether it has. */
+export const readPoolCommand: ShardCommand<ReadPoolArgs, ReadPoolAnswer> = {
+  name: 'read_pool',
+  readOnly: true,
+  encode: (header, args) => {
+    const w = new Writer();
+    writeHeader(w, header);
+    w.u32(args.sale);
+    w.u32(args.from);
+    w.u16(args.max);
+    return w.done();
+  },
+  decode: (buffer) => {
+    const r = new Reader(buffer);
+    return {
+      now: r.f64(),
+      seq: r.f64(),
+      draw: r.u8(),
+      seed: r.str8(),
+      tickets: r.list(r.u16(), () => ({ number: r.f64(), buyer: r.chars(12) })),
+    };
   },
 };
 
@@ -642,10 +940,12 @@ export type RebuildSaleArgs = {
   durability: number;
   extensions: number;
   extendMs: number;
+  room: Buffer;
+  seed: string;
   stock: readonly { sku: string; warehouse: string; onHand: number; reserved: number; sold: number }[];
 };
 export type RebuildSaleAnswer = { status: number };
-/** makes a sale as the ledger has it: its rules, and a part of its stock (a large one takes several calls). */
+/** makes a sale as the ledger has it: its rules, and a part of its stock (a large one takes several calls). Of its waiting room the ledger has the rules alone: the line begins anew. */
 export const rebuildSaleCommand: ShardCommand<RebuildSaleArgs, RebuildSaleAnswer> = {
   name: 'rebuild_sale',
   readOnly: false,
@@ -664,6 +964,8 @@ export const rebuildSaleCommand: ShardCommand<RebuildSaleArgs, RebuildSaleAnswer
     w.u8(args.durability);
     w.u16(args.extensions);
     w.f64(args.extendMs);
+    w.raw32(args.room);
+    w.str8(args.seed);
     w.u32(args.stock.length);
     for (const e0 of args.stock) {
       w.str8(e0.sku);
@@ -744,6 +1046,7 @@ export type ReserveArgs = {
   wanted: number[];
   buyers: string[];
   keys: string[];
+  tickets: number[];
 };
 export type ReserveAnswer = {
   now: number;
@@ -771,6 +1074,8 @@ export const reserveCommand: ShardCommand<ReserveArgs, ReserveAnswer> = {
     for (const value of args.wanted) w.u16(value);
     w.charsColumn(args.buyers, 12);
     w.charsColumn(args.keys, 12);
+    w.u16(args.tickets.length);
+    for (const value of args.tickets) w.f64(value);
     return w.done();
   },
   decode: (buffer) => {
@@ -816,6 +1121,65 @@ export const returnUnitsCommand: ShardCommand<ReturnUnitsArgs, ReturnUnitsAnswer
   decode: (buffer) => {
     const r = new Reader(buffer);
     return { status: r.u8() };
+  },
+};
+
+export type SeeTicketsArgs = { sale: number; tickets: readonly { buyer: string; number: number }[] };
+export type SeeTicketsAnswer = {
+  now: number;
+  seq: number;
+  waiting: number;
+  inside: number;
+  recentAdmitted: number;
+  recentMs: number;
+  ended: number;
+  draw: number;
+  tickets: {
+    status: number;
+    state: number;
+    lane: number;
+    number: number;
+    ahead: number;
+    joined: number;
+    expires: number;
+  }[];
+};
+/** how tickets stand; whoever asks is still there, and keeps the place. */
+export const seeTicketsCommand: ShardCommand<SeeTicketsArgs, SeeTicketsAnswer> = {
+  name: 'see_tickets',
+  readOnly: false,
+  encode: (header, args) => {
+    const w = new Writer();
+    writeHeader(w, header);
+    w.u32(args.sale);
+    w.u16(args.tickets.length);
+    for (const e0 of args.tickets) {
+      w.chars(e0.buyer, 12);
+      w.f64(e0.number);
+    }
+    return w.done();
+  },
+  decode: (buffer) => {
+    const r = new Reader(buffer);
+    return {
+      now: r.f64(),
+      seq: r.f64(),
+      waiting: r.u32(),
+      inside: r.u32(),
+      recentAdmitted: r.u32(),
+      recentMs: r.f64(),
+      ended: r.u8(),
+      draw: r.u8(),
+      tickets: r.list(r.u16(), () => ({
+        status: r.u8(),
+        state: r.u8(),
+        lane: r.u8(),
+        number: r.f64(),
+        ahead: r.f64(),
+        joined: r.f64(),
+        expires: r.f64(),
+      })),
+    };
   },
 };
 
@@ -902,6 +1266,54 @@ export const snapshotCommand: ShardCommand<SnapshotArgs, SnapshotAnswer> = {
           reserved: r.u32(),
           sold: r.u32(),
         })),
+      })),
+    };
+  },
+};
+
+export type TendLinesArgs = { max: number };
+export type TendLinesAnswer = {
+  now: number;
+  seq: number;
+  more: number;
+  rooms: {
+    sale: number;
+    waiting: number;
+    inside: number;
+    recentAdmitted: number;
+    recentMs: number;
+    ended: number;
+    draw: number;
+    abandoned: number;
+    waited: { ms: number }[];
+  }[];
+};
+/** looks after the lines of a shard: lets people in as their inlets allow, ends the tickets of those who have gone away or whose admission has run out, and notices when nothing is left to wait for. */
+export const tendLinesCommand: ShardCommand<TendLinesArgs, TendLinesAnswer> = {
+  name: 'tend_lines',
+  readOnly: false,
+  encode: (header, args) => {
+    const w = new Writer();
+    writeHeader(w, header);
+    w.u16(args.max);
+    return w.done();
+  },
+  decode: (buffer) => {
+    const r = new Reader(buffer);
+    return {
+      now: r.f64(),
+      seq: r.f64(),
+      more: r.u8(),
+      rooms: r.list(r.u16(), () => ({
+        sale: r.u32(),
+        waiting: r.u32(),
+        inside: r.u32(),
+        recentAdmitted: r.u32(),
+        recentMs: r.f64(),
+        ended: r.u8(),
+        draw: r.u8(),
+        abandoned: r.u16(),
+        waited: r.list(r.u16(), () => ({ ms: r.f64() })),
       })),
     };
   },

@@ -16,52 +16,19 @@ local function expire(keys, args)
     return err
   end
   local max = struct.unpack('<H', args[1], HEADER_BYTES + 1)
-  local due_key = call.prefix .. 'due'
-  local buckets = server.call(
-    'ZRANGEBYSCORE', due_key, '-inf', string.format('%d', math.floor(call.now / BUCKET_MS)), 'LIMIT', 0, 20
-  )
-  local looked, expired, forgotten, more = 0, 0, 0, 0
-  local finished, taken, named = {}, {}, {}
-  for _, bucket in ipairs(buckets) do
-    if looked >= max then
-      more = 1
-      break
-    end
-    local list_key = due_key .. ':' .. bucket
-    local size = server.call('LLEN', list_key)
-    local i = 0
-    while i < size and looked < max do
-      local element = server.call('LINDEX', list_key, i)
-      local no = struct.unpack('<I4', element)
-      local of = named[no] or { buyers = {}, keys = {} }
-      named[no] = of
-      local n = (#element - 4) / (2 * ID_BYTES)
-      local pos = 5
-      for _, list in ipairs({ of.buyers, of.keys }) do
-        for _ = 1, n do
-          list[#list + 1] = string.sub(element, pos, pos + ID_BYTES - 1)
-          pos = pos + ID_BYTES
-        end
-      end
-      looked = looked + n
-      i = i + 1
-    end
-    if i == size then
-      finished[#finished + 1] = bucket
-    else
-      taken[bucket] = i
-      more = 1
-    end
-  end
-  if #buckets == 20 then
-    more = 1
-  end
+  local due, looked, more, drop = take_due(call.prefix .. 'due', math.floor(call.now / BUCKET_MS), max, 2 * ID_BYTES)
+  local expired, forgotten = 0, 0
 
-  for no, of in pairs(named) do
+  for no, payloads in pairs(due) do
+    local buyers, keys = {}, {}
+    for _, payload in ipairs(payloads) do
+      cut_ids(string.sub(payload, 1, #payload / 2), buyers)
+      cut_ids(string.sub(payload, #payload / 2 + 1), keys)
+    end
     local sale = load_sale(call, no)
-    load_reservations(sale, of.buyers, of.keys)
-    for i = 1, #of.buyers do
-      local buyer, key = of.buyers[i], of.keys[i]
+    load_reservations(sale, buyers, keys)
+    for i = 1, #buyers do
+      local buyer, key = buyers[i], keys[i]
       local packed = find_record(sale, buyer, key)
       local r = packed and unpack_record(packed)
       -- What isn't due has been extended, or has ended since: it stands in a later bucket too.
@@ -77,13 +44,7 @@ local function expire(keys, args)
     end
     save_sale(sale)
   end
-  for _, bucket in ipairs(finished) do
-    server.call('DEL', due_key .. ':' .. bucket)
-    server.call('ZREM', due_key, bucket)
-  end
-  for bucket, count in pairs(taken) do
-    server.call('LTRIM', due_key .. ':' .. bucket, count, -1)
-  end
+  drop()
   if looked > 0 then
     close_call(call)
   end

@@ -3,6 +3,7 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { Redis } from 'iovalkey';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { packRoom, type WaitingRoom } from '../engine/room.ts';
 import * as bindings from './bindings.ts';
 import { generateBindings } from './generate.ts';
 import { parseLayout, readLibrary } from './library.ts';
@@ -23,16 +24,23 @@ import {
 } from './testing.ts';
 
 const {
+  actionCodes,
   adjustCommand,
+  changeTicketCommand,
   commitCommand,
   correctCommand,
   expireCommand,
   extendCommand,
+  joinLineCommand,
   listSalesCommand,
   openShardCommand,
   outboxReadCommand,
   outboxTrimCommand,
+  placeTicketsCommand,
   putSaleCommand,
+  readDrawCommand,
+  readLineCommand,
+  readPoolCommand,
   readReservationsCommand,
   readSaleCommand,
   rebuildBeginCommand,
@@ -45,9 +53,11 @@ const {
   releaseCommand,
   replicateCommand,
   returnUnitsCommand,
+  seeTicketsCommand,
   setSaleStateCommand,
   shardStatusCommand,
   snapshotCommand,
+  tendLinesCommand,
 } = bindings;
 
 let server: TestValkey;
@@ -62,6 +72,31 @@ const library = readLibrary();
 const adjustment = { sale: 1, id: 'a', sku: 'shoe', warehouse: 'east', delta: 5, reason: 'found', open: 0 };
 
 /** Runs every command once, to some effect. */
+async function runRoom(shard: TestShard, now: number): Promise<void> {
+  const room: WaitingRoom = {
+    ...{ order: 'shuffle', state: 'open', admissionSeconds: 60, graceSeconds: 10, whenDown: 'closed', challenge: null },
+    inlet: { maxInside: null, perMinute: null, stock: true },
+    lanes: [1, 2].map((weight) => ({ name: `lane-${weight}`, weight })),
+  };
+  const sale = await makeSale(shard, { id: 'room', opensAt: now + 1_000, room: packRoom(room), seed: 'seed' });
+  const [ann, bob, cid] = ['ann', 'bob', 'cid'].map(short) as [string, string, string];
+  const of = { sale, from: 0, max: 10 };
+  await shard.call(joinLineCommand, { sale, buyers: [ann, bob], lanes: [1, 2] });
+  await shard.call(changeTicketCommand, { sale, buyer: bob, number: 2, action: actionCodes.leave, position: 0 });
+  await holdTime(shard, now + 1_000);
+  await shard.call(tendLinesCommand, { max: 10 });
+  const { tickets } = await shard.call(readPoolCommand, of);
+  await shard.call(placeTicketsCommand, { sale, from: 0, done: 1, tickets });
+  await shard.call(readDrawCommand, of);
+  await shard.call(joinLineCommand, { sale, buyers: [bob, cid], lanes: [1, 1] });
+  await shard.call(changeTicketCommand, { sale, buyer: cid, number: 4, action: actionCodes.move, position: 1 });
+  await shard.call(tendLinesCommand, { max: 10 });
+  await shard.call(seeTicketsCommand, { sale, tickets: [{ buyer: ann, number: 1 }] });
+  await shard.call(readLineCommand, { sale, cursor: 0 });
+  await reserve(shard, [{ sale, buyer: 'ann' }]);
+  await shard.call(putSaleCommand, saleArgs({ id: 'room', digest: '' }));
+}
+
 async function runAll(shard: TestShard): Promise<void> {
   const now = await holdTime(shard);
   await makeSale(shard, { id: 'one', holdMs: 1_000, stock: { shoe: { east: 5, west: 5 }, hat: { east: 5 } } });
@@ -89,6 +124,7 @@ async function runAll(shard: TestShard): Promise<void> {
   await shard.call(expireCommand, { max: 100 });
   await holdTime(shard, now + 4_000_000);
   await shard.call(expireCommand, { max: 100 });
+  await runRoom(shard, now + 4_000_000);
   await shard.call(setSaleStateCommand, { sale: 1, state: 2 });
   await shard.call(outboxReadCommand, { after: 0, max: 100 });
   await shard.call(outboxTrimCommand, { acked: 5, keep: 1 });
@@ -210,7 +246,7 @@ test('every key that any command touches carries the shard’s hash tag', async 
   const inner = lines.filter(({ source }) => source === 'lua').map(({ args }) => args);
   const keyless = new Set(['time']);
   const firstKey = new Set(
-    'exists hget hset hmget hgetall hlen hdel hrandfield xadd xtrim xrange rpush llen lindex ltrim del unlink zadd zrem zrange zrangebyscore'.split(
+    'exists hget hset hsetnx hmget hgetall hlen hdel hvals hrandfield xadd xtrim xrange rpush llen lindex lrange ltrim del unlink sadd srem smembers zadd zrem zcard zrank zrange zrangebyscore'.split(
       ' ',
     ),
   );

@@ -1,16 +1,17 @@
 --[[
-rebuild_sale: makes a sale as the ledger has it: its rules, and a part of its stock (a large one takes several calls).
+rebuild_sale: makes a sale as the ledger has it: its rules, and a part of its stock (a large one takes several calls). Of its waiting
+room the ledger has the rules alone: the line begins anew.
 
 @flags
 @header none
-@args token c12, no u32, id str8, settings str16, digest str8, state u8, opensAt f64, closesAt f64, perBuyer u32, holdMs f64, durability u8, extensions u16, extendMs f64, stock[u32] { sku str8, warehouse str8, onHand u32, reserved u32, sold u32 }
+@args token c12, no u32, id str8, settings str16, digest str8, state u8, opensAt f64, closesAt f64, perBuyer u32, holdMs f64, durability u8, extensions u16, extendMs f64, room raw32, seed str8, stock[u32] { sku str8, warehouse str8, onHand u32, reserved u32, sold u32 }
 @answer status u8
 @errors FENCED
 ]]
 
 local function rebuild_sale(keys, args)
-  local token, no, id, settings, digest, state, opens_at, closes_at, per_buyer, hold_ms, durability, extensions, extend_ms, n, pos =
-    struct.unpack('<c12I4Bc0Hc0Bc0BddI4dBHdI4', args[1])
+  local token, no, id, settings, digest, state, opens_at, closes_at, per_buyer, hold_ms, durability, extensions, extend_ms, rules, seed, n, pos =
+    struct.unpack('<c12I4Bc0Hc0Bc0BddI4dBHdI4c0Bc0I4', args[1])
   local err = check_rebuild(keys[1], token)
   if err then
     return err
@@ -19,8 +20,10 @@ local function rebuild_sale(keys, args)
   write_sale(prefix .. 'sale:' .. name, {
     id = id, settings = settings, digest = digest, state = state, opens_at = opens_at, closes_at = closes_at,
     per_buyer = per_buyer, hold_ms = hold_ms, durability = durability, extensions = extensions, extend_ms = extend_ms,
+    room = rules,
   })
   server.call('HSET', prefix .. 'sales', id, name)
+  write_room(prefix, no, rules, seed)
   local sale = rebuilt_sale(keys[1], no)
   local rows, skus = {}, {}
   for i = 1, n do

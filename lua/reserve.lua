@@ -8,8 +8,11 @@ What a request wants is a basket, named by its place: a sale and lines of differ
 A result's `ref` names, if it is granted (`ok`, `replay`), the grant: what it shares with others, `seq` being the sequence
 of the first result that names it, and each further one's the next. Else it is the line that a refusal speaks of.
 
+`tickets`: of the sales that have a waiting room, the number of the ticket with which each buyer was let in, 0 for none; empty where
+nobody brings one. What is granted uses the ticket up.
+
 @flags
-@args baskets { sale u32, lines { sku str8, quantity u16 } }, wanted u16*, buyers c12*, keys c12*
+@args baskets { sale u32, lines { sku str8, quantity u16 } }, wanted u16*, buyers c12*, keys c12*, tickets f64*
 @answer now f64, seq f64, grants { seq f64, expiresAt f64, durability u8, lines raw32 }, results { status u8, ref u16 }
 @errors FENCED, LATE
 ]]
@@ -138,6 +141,11 @@ local function refusal(call, sale, basket, owned)
   return nil
 end
 
+-- Whether the buyer may buy now in a sale that has a waiting room.
+local function admitted(call, room, i)
+  return is_admitted(room, call.buyers[i], call.tickets[i] or 0)
+end
+
 -- Decides a request; returns its result, and the warehouse if it serves one line whole.
 local function decide(call, i)
   local basket, buyer, key = call.baskets[call.wanted[i]], call.buyers[i], call.keys[i]
@@ -152,14 +160,22 @@ local function decide(call, i)
   if packed then
     return replay(call, basket, packed)
   end
+  local room = sale.room
+  if room and not admitted(call, room, i) then
+    return result(STATUS.not_admitted, 0)
+  end
   local owned = unpack_buyer(sale.book[buyer])
   local status, line = refusal(call, sale, basket, owned)
   if status then
     return result(status, line or 0)
   end
+  if room then
+    use_ticket(room, buyer)
+  end
   if #basket == 1 then
     local lines, w = take(sale, basket[1], basket.units)
-    return grant(call, i, basket, lines), w
+    -- What lets this one in to a sale with a waiting room does not let the next one in.
+    return grant(call, i, basket, lines), not room and w
   end
   local parts = {}
   for at = 1, #basket do
@@ -182,6 +198,9 @@ local function load_buyers(call)
   end
   for sale, asked in pairs(of) do
     load_book(sale, asked.buyers, asked.keys)
+    if open_room(call, sale) then
+      load_tickets(sale.room, asked.buyers)
+    end
   end
 end
 
@@ -196,10 +215,11 @@ local function reserve(keys, args)
   call.baskets = baskets
   call.wanted, pos = read_column(arg, pos + 2, 'H', n)
   call.buyers, pos = read_column(arg, pos + 2, 'c12', n)
-  call.keys = read_column(arg, pos + 2, 'c12', n)
+  call.keys, pos = read_column(arg, pos + 2, 'c12', n)
+  call.tickets = read_column(arg, pos + 2, 'd', (struct.unpack('<H', arg, pos)))
   call.grants, call.runs, call.results, call.bytes = {}, {}, {}, one_byte_strings()
   call.room = holds_left(call)
-  if baskets[0] and not baskets[1] and baskets[0].sale then
+  if baskets[0] and not baskets[1] and baskets[0].sale and not baskets[0].sale.rules then
     load_book(baskets[0].sale, call.buyers, call.keys)
   else
     load_buyers(call)

@@ -3,17 +3,25 @@ import { mkdtempSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Redis } from 'iovalkey';
+import { packRoom, type WaitingRoom } from '../engine/room.ts';
 import { connectValkey, type Valkey } from '../engine/valkey.ts';
 import { shardKey } from '../kernel/ids.ts';
 import { type ServiceSet, startServices, type ValkeyOptions } from '../services/services.ts';
 import {
+  actionCodes,
+  changeTicketCommand,
+  joinLineCommand,
   openShardCommand,
   putSaleCommand,
   type ReserveArgs,
+  readLineCommand,
   reserveCommand,
   type ShardCommand,
+  seeTicketsCommand,
   snapshotCommand,
   statusCodes,
+  tendLinesCommand,
+  ticketCodes,
 } from './bindings.ts';
 import { decodeLines, decodeOutboxEntry, type Fact, type Line, type OutboxEntry } from './outbox.ts';
 import { reserveResults } from './results.ts';
@@ -116,6 +124,9 @@ export type SaleOptions = {
   durability?: number;
   extensions?: number;
   extendMs?: number;
+  room?: Buffer;
+  expected?: string;
+  seed?: string;
 };
 
 export function saleArgs(options: SaleOptions = {}) {
@@ -131,6 +142,9 @@ export function saleArgs(options: SaleOptions = {}) {
     durability: 2,
     extensions: 1,
     extendMs: 300_000,
+    room: Buffer.alloc(0),
+    expected: '',
+    seed: '',
     ...options,
     stock: Object.entries(stock).flatMap(([sku, warehouses]) =>
       Object.entries(warehouses).map(([warehouse, quantity]) => ({ sku, warehouse, quantity })),
@@ -153,7 +167,7 @@ export type Wish = { sale?: number; buyer?: string; key?: string; lines?: Record
 /** The packed form's table of baskets, out of plain wishes. */
 export function reserveArgs(wishes: Wish[]): ReserveArgs {
   const baskets: ReserveArgs['baskets'][number][] = [];
-  const args: ReserveArgs = { baskets, wanted: [], buyers: [], keys: [] };
+  const args: ReserveArgs = { baskets, wanted: [], buyers: [], keys: [], tickets: [] };
   const places = new Map<string, number>();
   for (const { sale = 1, buyer = 'ann', key = 'k', lines = { shoe: 1 } } of wishes) {
     const name = JSON.stringify([sale, lines]);
@@ -168,9 +182,9 @@ export function reserveArgs(wishes: Wish[]): ReserveArgs {
   return args;
 }
 
-const names = new Map(Object.entries(statusCodes).map(([name, code]) => [code as number, name]));
+const statusNames = new Map(Object.entries(statusCodes).map(([name, code]) => [code as number, name]));
 export type StatusName = keyof typeof statusCodes;
-export const statusName = (status: number): StatusName => (names.get(status) ?? String(status)) as StatusName;
+export const statusName = (status: number): StatusName => (statusNames.get(status) ?? String(status)) as StatusName;
 
 /** `line`: of which a refusal speaks. */
 export type Reserved = { status: StatusName; seq: number; expiresAt: number; line: number; lines: Line[] };
@@ -240,4 +254,82 @@ export async function contentOf(shard: TestShard): Promise<Record<string, string
 export async function holdTime(shard: TestShard, atMs = Date.now() + 1e10): Promise<number> {
   await shard.redis.hset(`${shard.prefix}shard`, 'at', String(atMs));
   return atMs;
+}
+
+/** A waiting room's rules as tests name them: what is left out is as it is by default. */
+export type Room = Partial<Omit<WaitingRoom, 'inlet' | 'lanes' | 'challenge'> & WaitingRoom['inlet']> & {
+  lanes?: number[];
+};
+
+function rulesOf({ maxInside = null, perMinute = null, stock = false, lanes = [1], ...room }: Room): Buffer {
+  return packRoom({
+    ...{ order: 'fifo', state: 'open', admissionSeconds: 60, graceSeconds: 120, whenDown: 'closed', challenge: null },
+    ...room,
+    inlet: { maxInside, perMinute, stock },
+    lanes: lanes.map((weight, i) => ({ name: `lane-${i}`, weight })),
+  });
+}
+
+/** `count` buyers, in order. */
+export const names = (count: number, prefix = 'b'): string[] =>
+  Array.from({ length: count }, (_, i) => `${prefix}${String(i).padStart(4, '0')}`);
+
+/** A sale with a waiting room on a shard of its own, whose time the test alone moves. */
+export async function openRoom(server: TestValkey, room: Room = {}, more: SaleOptions = {}) {
+  const shard = await openTestShard(server);
+  let nowMs = await holdTime(shard);
+  const sale = { stock: { shoe: { east: 10 } }, ...more, room: rulesOf(room), seed: 'ab'.repeat(32) };
+  const no = await makeSale(shard, sale);
+  const line = {
+    shard,
+    no,
+    get nowMs() {
+      return nowMs;
+    },
+    async pass(ms: number): Promise<void> {
+      nowMs += ms;
+      await holdTime(shard, nowMs);
+    },
+    join: async (buyers: string[], lane = 1) => {
+      const args = { sale: no, buyers: buyers.map(short), lanes: buyers.map(() => lane) };
+      return (await shard.call(joinLineCommand, args)).tickets.map((one) => ({
+        ...one,
+        status: statusName(one.status),
+      }));
+    },
+    see: async (buyers: string[]) => {
+      const tickets = buyers.map((buyer) => ({ buyer: short(buyer), number: 0 }));
+      return (await shard.call(seeTicketsCommand, { sale: no, tickets })).tickets;
+    },
+    async states(buyers: string[]): Promise<string[]> {
+      const found = Object.entries(ticketCodes);
+      return (await line.see(buyers)).map(({ state }) => found.find(([, code]) => code === state)?.[0] ?? 'none');
+    },
+    ahead: async (buyers: string[]) => (await line.see(buyers)).map((one) => one.ahead),
+    tend: async (max = 500) => {
+      const { rooms, more } = await shard.call(tendLinesCommand, { max });
+      const found = rooms.find(({ sale }) => sale === no);
+      if (!found) throw new Error('the room was not tended');
+      return { ...found, more };
+    },
+    async change(buyer: string, action: keyof typeof actionCodes, position = 0) {
+      const [{ number } = { number: 0 }] = await line.see([buyer]);
+      const args = { sale: no, buyer: short(buyer), number, action: actionCodes[action], position };
+      const answer = await shard.call(changeTicketCommand, args);
+      return { ...answer, status: statusName(answer.status) };
+    },
+    /** Of each buyer who reserves with the ticket that the buyer has. */
+    async reserve(buyers: string[], { key = 'k', number }: { key?: string; number?: number } = {}): Promise<string[]> {
+      const tickets = (await line.see(buyers)).map((one) => number ?? one.number);
+      const wishes = buyers.map((buyer) => ({ sale: no, buyer, key }));
+      const answer = await shard.call(reserveCommand, { ...reserveArgs(wishes), tickets });
+      return answer.results.map(({ status }) => statusName(status));
+    },
+    news: (cursor: number) => shard.call(readLineCommand, { sale: no, cursor }),
+    put: async (changed: Room, options: SaleOptions = {}) =>
+      statusName(
+        (await shard.call(putSaleCommand, { ...saleArgs({ ...sale, ...options }), room: rulesOf(changed) })).status,
+      ),
+  };
+  return line;
 }

@@ -14,42 +14,7 @@
 
 local HEADER = '<I4dd' -- epoch, highest sequence the caller has seen, deadline (ms, the shard's time)
 local HEADER_BYTES = 20
-local BUCKET_MS = 100
-local ID_BYTES = 12 -- of a buyer, and of a key
 local OUTBOX_FORMAT = 1
-
-local bytes
--- Number -> the string of that one byte. (Lua's libraries can't be reached while a function library is loaded.)
-local function one_byte_strings()
-  if not bytes then
-    bytes = {}
-    for i = 0, 255 do
-      bytes[i] = string.char(i)
-    end
-  end
-  return bytes
-end
-
--- Lua's C stack takes about 8,000 values: longer argument lists go in pieces of an even length.
-local CHUNK = 4000
-
--- Returns the last piece's answer.
-local function in_chunks(command, key, list)
-  local answer
-  for first = 1, #list, CHUNK do
-    answer = server.call(command, key, unpack(list, first, math.min(first + CHUNK - 1, #list)))
-  end
-  return answer
-end
-
--- Reads `n` (up to CHUNK) values of one format that follow one another; returns them and where they end. One call of
--- `struct` for all: measured, a third of what a call for each costs.
-local function read_column(text, pos, format, n)
-  local list = { struct.unpack('<' .. string.rep(format, n), text, pos) }
-  local after = list[n + 1]
-  list[n + 1] = nil
-  return list, after
-end
 
 local function time_ms()
   local t = server.call('TIME')
@@ -174,27 +139,6 @@ local function add_fact(call, kind, sale, buyer, key, reservation, expires_at, d
 end
 
 local NOBODY = '------------'
-
--- Has reservations of a sale looked at when `at` has come. `buyers` and `keys`: those of all of them, joined.
-local function add_due(call, sale, at, buyers, keys)
-  local bucket = math.ceil(at / BUCKET_MS)
-  local elements = call.due[bucket]
-  if not elements then
-    elements = {}
-    call.due[bucket] = elements
-  end
-  elements[#elements + 1] = struct.pack('<I4', sale.no) .. buyers .. keys
-end
-
-local function write_due(call)
-  for bucket, elements in pairs(call.due) do
-    local name = string.format('%d', bucket)
-    local length = in_chunks('RPUSH', call.prefix .. 'due:' .. name, elements)
-    if length == #elements then
-      server.call('ZADD', call.prefix .. 'due', name, name)
-    end
-  end
-end
 
 -- Writes the call's facts and the shard's new state. The last thing that a command does.
 local function close_call(call)

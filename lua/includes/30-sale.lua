@@ -1,16 +1,5 @@
 -- A sale's rules, its stock, and the lines of a reservation.
 
--- HMGET of any length: field -> value or false, into `into`.
-local function get_fields(key, fields, into)
-  for first = 1, #fields, CHUNK do
-    local last = math.min(first + CHUNK - 1, #fields)
-    local found = server.call('HMGET', key, unpack(fields, first, last))
-    for i = first, last do
-      into[fields[i]] = found[i - first + 1]
-    end
-  end
-end
-
 -- Writes a sale's rules: numbers and texts by field.
 local function write_sale(key, rules)
   local fields = {}
@@ -30,7 +19,7 @@ local function load_sale(call, no)
   local name = string.format('%d', no)
   local h = server.call(
     'HMGET', call.prefix .. 'sale:' .. name,
-    'id', 'state', 'opens_at', 'closes_at', 'per_buyer', 'hold_ms', 'durability', 'extensions', 'extend_ms'
+    'id', 'state', 'opens_at', 'closes_at', 'per_buyer', 'hold_ms', 'durability', 'extensions', 'extend_ms', 'room'
   )
   if not h[1] then
     return nil
@@ -46,6 +35,7 @@ local function load_sale(call, no)
     durability = tonumber(h[7]),
     extensions = tonumber(h[8]),
     extend_ms = tonumber(h[9]),
+    rules = h[10] and h[10] ~= '' and h[10] or nil, -- of its waiting room, packed (25-room.lua)
     stock_key = call.prefix .. 'stock:' .. name,
     book_key = call.prefix .. 'book:' .. name,
     changes_key = call.prefix .. 'changes:' .. name,
@@ -115,7 +105,7 @@ local function find_warehouse(item, name)
   return nil
 end
 
--- Writes what a call has changed of a sale's stock and book.
+-- Writes what a call has changed of a sale's stock, book and line.
 local function save_sale(sale)
   local stock = {}
   for item in pairs(sale.dirty_items) do
@@ -132,6 +122,9 @@ local function save_sale(sale)
     end
   end
   in_chunks('HDEL', sale.book_key, gone)
+  if sale.room then
+    save_room(sale.room)
+  end
 end
 
 local function pack_line(sku, warehouse, quantity)

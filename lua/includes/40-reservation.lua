@@ -94,6 +94,11 @@ local function end_reservation(call, sale, buyer, key, r, state, kind)
   local ended = #sale.ended_buyers + 1
   sale.ended_buyers[ended], sale.ended_keys[ended] = buyer, key
   call.live = call.live - 1
+  local room = open_room(call, sale)
+  if room then
+    local how = sold and 'bought' or 'back'
+    room.n[how] = room.n[how] + 1
+  end
 end
 
 -- Reads the records of buyers[i] with keys[i], their buyers' units, and the stock of all their lines.
