@@ -7,7 +7,18 @@ export type Pace = { rounds: number; seconds: number; quick: boolean };
 /** What a figure must not fall below, or not exceed, and what we are after. */
 export type Goal = { atLeast?: number; atMost?: number; beyond?: number };
 
-export type Unit = 'ratio' | 'per second' | 'ms' | 'bytes' | 's' | 'units' | 'MB' | 'share';
+export type Unit =
+  | 'ratio'
+  | 'per second'
+  | 'ms'
+  | 'bytes'
+  | 's'
+  | 'units'
+  | 'MB'
+  | 'share'
+  | 'per minute'
+  | 'people'
+  | 'KB';
 
 export type Figure = Goal & { what: string; value: Spread; unit: Unit };
 

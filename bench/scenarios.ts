@@ -5,6 +5,9 @@ import { ending } from './scenarios/ending.ts';
 import { growth } from './scenarios/growth.ts';
 import { hotSku } from './scenarios/hot-sku.ts';
 import { lag } from './scenarios/lag.ts';
+import { lineInlet, lineStock } from './scenarios/line-inlet.ts';
+import { lineJoins } from './scenarios/line-joins.ts';
+import { lineWatchers } from './scenarios/line-watchers.ts';
 import { openLoop } from './scenarios/open-loop.ts';
 import { processes } from './scenarios/processes.ts';
 import { soak } from './scenarios/soak.ts';
@@ -48,6 +51,11 @@ export const scenarios: Record<string, Scenario> = {
   ending,
   sockets,
   processes,
+  'line-joins': lineJoins,
+  'line-inlet': lineInlet,
+  'line-stock': lineStock,
+  'line-watchers': lineWatchers(100_000),
+  'line-watchers-200k': lineWatchers(200_000),
   lag,
   soak,
 };

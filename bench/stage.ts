@@ -32,6 +32,7 @@ export type SaleOptions = {
   skus?: number;
   holdSeconds?: number;
   perBuyer?: number;
+  waitingRoom?: object;
 };
 
 type Row = { saleId: string; ledger: { reserved: number; sold: number } | null };
@@ -80,6 +81,17 @@ export async function openStage(options: StageOptions) {
     const one = await starting;
     started.push(one);
     return one;
+  };
+
+  const operate = async (url: string, method: string, path: string, body: object): Promise<void> => {
+    const headers = { authorization: `Bearer ${adminToken}`, 'content-type': 'application/json', connection: 'close' };
+    const answer = await fetch(`${url}/v1/admin/sales/${path}`, { method, headers, body: JSON.stringify(body) });
+    if (!answer.ok) throw new Error(`${method} ${path} was refused: ${await answer.text()}`);
+  };
+  const units = async (url: string, saleId: string, kind: 'available' | 'sold'): Promise<number> => {
+    const answer = await fetch(`${url}/v1/sales/${saleId}`, { headers: { connection: 'close' } });
+    const { stock } = (await answer.json()) as { stock: { available: number; sold: number }[] };
+    return stock.reduce((sum, one) => sum + one[kind], 0);
   };
 
   return {
@@ -140,18 +152,31 @@ export async function openStage(options: StageOptions) {
     },
     /** Makes a sale, or changes its rules. */
     async sale(url: string, saleId: string, options: SaleOptions): Promise<void> {
-      const { durability, units, skus = 1, holdSeconds = 600, perBuyer = 1 } = options;
-      const answer = await fetch(`${url}/v1/admin/sales/${saleId}`, {
-        method: 'PUT',
-        headers: { authorization: `Bearer ${adminToken}`, 'content-type': 'application/json', connection: 'close' },
-        body: JSON.stringify({
-          ...{ title: 'bench', perBuyer, durability, holdSeconds },
-          stock: Array.from({ length: skus }, (_, i) => ({
-            ...{ sku: skus === 1 ? 'hot' : `sku-${i}`, warehouse: 'w1', quantity: units },
-          })),
-        }),
+      const { durability, units, skus = 1, holdSeconds = 600, perBuyer = 1, waitingRoom = null } = options;
+      await operate(url, 'PUT', saleId, {
+        ...{ title: 'bench', perBuyer, durability, holdSeconds, waitingRoom },
+        stock: Array.from({ length: skus }, (_, i) => ({
+          ...{ sku: skus === 1 ? 'hot' : `sku-${i}`, warehouse: 'w1', quantity: units },
+        })),
       });
-      if (!answer.ok) throw new Error(`the sale could not be made: ${await answer.text()}`);
+    },
+    /** Pauses, resumes, closes or changes a sale's waiting room. */
+    room: (url: string, saleId: string, body: object) => operate(url, 'POST', `${saleId}/waiting-room`, body),
+    /** More of its only SKU. */
+    restock: (url: string, saleId: string, id: string, delta: number) =>
+      operate(url, 'POST', `${saleId}/stock`, { id, sku: 'hot', warehouse: 'w1', delta, reason: 'bench' }),
+    /** Has one more buyer join a sale's line; answers the position. */
+    async join(url: string, saleId: string): Promise<number> {
+      const answer = await fetch(`${url}/v1/sales/${saleId}/tickets`, {
+        method: 'POST',
+        headers: {
+          authorization: `Bearer ${sign({ sub: newBuyerId() })}`,
+          'content-type': 'application/json',
+          connection: 'close',
+        },
+        body: '{}',
+      });
+      return ((await answer.json()) as { position: number }).position;
     },
     /** Events that the ledger has not yet, over all shards. */
     async lagEvents(url: string): Promise<number> {
@@ -161,12 +186,9 @@ export async function openStage(options: StageOptions) {
       );
       return values.reduce((sum, one) => sum + one, 0);
     },
-    /** Units of a sale that are on sale now. */
-    async available(url: string, saleId: string): Promise<number> {
-      const answer = await fetch(`${url}/v1/sales/${saleId}`, { headers: { connection: 'close' } });
-      const { stock } = (await answer.json()) as { stock: { available: number }[] };
-      return stock.reduce((sum, one) => sum + one.available, 0);
-    },
+    /** Units of a sale that are on sale now, and that are sold. */
+    available: (url: string, saleId: string) => units(url, saleId, 'available'),
+    sold: (url: string, saleId: string) => units(url, saleId, 'sold'),
     /** Waits until the ledger has all, and answers what it has. Rejects when it does not get there. */
     async reconcile(): Promise<Reconciled> {
       const found = (await stampede(['reconcile', '--json', '--wait', String(reconcileMs)], env)) as Reconciled & {

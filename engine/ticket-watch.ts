@@ -54,8 +54,8 @@ const newsOf = ({ state, position, admissionExpiresAt }: Ticket): string =>
 
 export function createTicketWatch(parts: { lines: Lines; clock: Clock; logger: Logger }): TicketWatch {
   const { lines, clock, logger } = parts;
-  /** Sale -> what was read of its line, and buyer -> whose sockets watch. */
-  const sales = new Map<string, { news: number; buyers: Map<string, Set<TicketWatcher>> }>();
+  /** Sale -> what was read of its news (from the first look on), and buyer -> whose sockets watch. */
+  const sales = new Map<string, { news: number | null; buyers: Map<string, Set<TicketWatcher>> }>();
   const stopped = new AbortController();
   let size = 0;
 
@@ -87,11 +87,11 @@ export function createTicketWatch(parts: { lines: Lines; clock: Clock; logger: L
 
   const follow = async (saleId: string): Promise<void> => {
     const entry = sales.get(saleId);
-    const line = await lines.read(saleId, entry?.news ?? 0);
+    const line = await lines.read(saleId, entry?.news ?? Number.MAX_SAFE_INTEGER);
     if (!entry || !line) return;
     const nowMs = clock.monotonicMs();
-    // A line that was lost and begun anew counts from the beginning.
-    const all = line.missed || line.news < entry.news;
+    // What changed between a ticket's reading and the first look is no news any more; nor in a line that was lost and begun anew.
+    const all = entry.news === null || line.missed || line.news < entry.news;
     entry.news = line.news;
     for (const buyer of line.buyers) for (const watcher of entry.buyers.get(buyer) ?? []) look(watcher);
     for (const watchers of entry.buyers.values())
@@ -113,8 +113,7 @@ export function createTicketWatch(parts: { lines: Lines; clock: Clock; logger: L
     async add(watcher) {
       const { saleId, buyerId, ticketId } = watcher;
       // Watched from before it is read: what changes in between is news.
-      const line = await lines.read(saleId, Number.MAX_SAFE_INTEGER);
-      const entry = sales.get(saleId) ?? { news: line?.news ?? 0, buyers: new Map<string, Set<TicketWatcher>>() };
+      const entry = sales.get(saleId) ?? { news: null, buyers: new Map<string, Set<TicketWatcher>>() };
       sales.set(saleId, entry);
       const watchers = entry.buyers.get(buyerId) ?? new Set();
       entry.buyers.set(buyerId, watchers);
