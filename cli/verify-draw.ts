@@ -19,7 +19,7 @@ export type VerifyDrawOptions = {
 const askMs = 10_000;
 const mostPages = Math.ceil(limits.ticketsPerSale / limits.drawPage);
 
-type Page = Partial<PublishedDraw> & { commitment: string; algorithm: string; pages?: number };
+type Page = Partial<PublishedDraw> & { commitment: string; algorithm: string; pages?: number; total?: number };
 
 async function fetchDraw(url: string, sale: string): Promise<Page> {
   const all: PublishedDraw['tickets'] = [];
@@ -61,6 +61,10 @@ export async function verifyDraw(options: VerifyDrawOptions, print: (line: strin
   }
   const whole = { ...draw, seed: draw.seed, tickets: draw.tickets };
   const faults = drawFaults(whole, commitment ?? draw.commitment);
+  if (draw.total !== undefined && draw.total !== whole.tickets.length)
+    faults.push(
+      `${whole.tickets.length} of ${draw.total} tickets are there: put the tickets of all pages into one list`,
+    );
   const place = whole.tickets.find(({ ticketId }) => ticketId === ticket)?.place ?? null;
   if (ticket !== null && place === null) faults.push(`${ticket} has no place in the draw`);
   for (const fault of faults) print(`WRONG ${fault}`);

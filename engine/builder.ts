@@ -18,7 +18,7 @@ import {
 import { encodeLines, type Line } from '../lua/outbox.ts';
 import { durabilityCode, durabilityOfName } from './durability.ts';
 import { batchOf, type OutboxBatch } from './outbox.ts';
-import { rulesOf, type Settings } from './sales.ts';
+import { rulesOf, type Settings } from './sale-settings.ts';
 import type { Valkey } from './valkey.ts';
 
 type Reservation = {

@@ -32,6 +32,8 @@ export type Ticket = {
   saleId: string;
   lane: string;
   state: TicketState;
+  /** Why the line has ended; null while there is something to wait for. */
+  reason: Line['ended'];
   position: number | null;
   ahead: number | null;
   etaSeconds: Eta;
@@ -43,7 +45,8 @@ export type Ticket = {
 /** How a line stands. `ended`: why those who wait have nothing to wait for; null while they have. */
 export type Line = { waiting: number; inside: number; ended: 'sold-out' | 'closed' | null } & Measured;
 
-export type LineNews = Line & { news: number; missed: boolean; buyers: string[] };
+/** `graceMs`: who is not seen for so long loses the place. */
+export type LineNews = Line & { news: number; missed: boolean; buyers: string[]; graceMs: number };
 
 export type Lines = {
   /** A ticket, or the one that the buyer has already. `lane` and `answer` are what the buyer gave, '' for nothing. */
@@ -191,6 +194,7 @@ export function createLines(parts: {
       saleId: sale.id,
       lane: room.lanes[viewed.lane - 1]?.name ?? '',
       state,
+      reason: state === 'ended' ? endedOf(line.ended) : null,
       position: waits ? viewed.ahead + 1 : null,
       ahead: waits ? viewed.ahead : null,
       etaSeconds: waits ? etaOf(viewed.ahead, line, room.inlet.perMinute, opensInMs) : { low: null, high: null },
@@ -286,7 +290,8 @@ export function createLines(parts: {
       const place = await find(saleId);
       const answer = await shards.call(place.shard, readLineCommand, { sale: place.no, cursor });
       const { news, missed, changed } = answer;
-      return { ...lineOf(answer), news, missed: missed === 1, buyers: changed.map(({ buyer }) => buyer) };
+      const graceMs = place.room.graceSeconds * 1_000;
+      return { ...lineOf(answer), news, missed: missed === 1, buyers: changed.map(({ buyer }) => buyer), graceMs };
     },
     async draw(saleId, page) {
       const { shard, no } = await find(saleId);

@@ -89,7 +89,8 @@ export function roomRoutes(parts: { sales: SaleDirectory; lines: Lines; logger: 
         if ((action === 'set') !== (inlet !== undefined))
           throw new RefusalError(invalidRequest([{ path: '/inlet', message: 'goes with the action `set`' }]));
         const sale = await sales.changeRoom(saleId, action, inlet);
-        audit({ action: `line ${action}`, saleId, requestId: call.requestId, address: call.address });
+        const detail = inlet ? { detail: { inlet: JSON.stringify(inlet) } } : {};
+        audit({ action: `line ${action}`, saleId, requestId: call.requestId, address: call.address, ...detail });
         return json(200, sale);
       }),
     },

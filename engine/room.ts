@@ -34,7 +34,8 @@ export function roomOf(body: WaitingRoomBody | null | undefined, before: Waiting
     ...{ admissionSeconds, graceSeconds, whenDown },
     challenge: body.challenge ?? null,
     lanes: body.lanes && body.lanes.length > 0 ? body.lanes : [{ name: onlyLane, weight: 1 }],
-    state: before?.state ?? 'open',
+    // What is closed stays so.
+    state: before?.state === 'closed' ? 'closed' : (body.state ?? before?.state ?? 'open'),
   };
 }
 
@@ -57,6 +58,9 @@ export function packRoom(room: WaitingRoom | null): Buffer {
   w.f64(room.graceSeconds * 1_000);
   w.u8(room.whenDown === 'open' ? 1 : 0);
   w.u8(room.lanes.length);
-  for (const { weight } of room.lanes) w.u16(weight);
+  for (const { weight, name } of room.lanes) {
+    w.u16(weight);
+    w.str8(name);
+  }
   return w.done();
 }

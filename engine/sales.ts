@@ -1,11 +1,11 @@
 /** Sales as the HTTP interface shows them, and the operator's changes to them. */
-import { createHash } from 'node:crypto';
 import { timestamp } from '../kernel/clock.ts';
 import { RefusalError, refusal } from '../kernel/errors.ts';
 import { limits } from '../kernel/limits.ts';
 import {
   adjustCommand,
   listSalesCommand,
+  type PutSaleAnswer,
   putSaleCommand,
   type ReadSaleAnswer,
   readSaleCommand,
@@ -13,9 +13,8 @@ import {
   setSaleStateCommand,
   statusCodes,
 } from '../lua/bindings.ts';
-import { newSeed } from './draw.ts';
-import { type Durability, durabilityCode } from './durability.ts';
-import { inletOf, packRoom, roomOf, type WaitingRoom } from './room.ts';
+import { inletOf, roomOf } from './room.ts';
+import { rulesOf, type Settings, settingsOfBody, stockDigest } from './sale-settings.ts';
 import type { RoomActionBody, SaleBody, StockChangeBody } from './schemas.ts';
 import type { Shards } from './shards.ts';
 
@@ -31,18 +30,8 @@ export type StockRow = {
 };
 
 /** A sale as the contract shows it, and the shard's progress with the ledger. */
-export type Sale = {
-  id: string;
-  title: string;
+export type Sale = Settings & {
   state: SaleState;
-  opensAt: string | null;
-  closesAt: string | null;
-  perBuyer: number | null;
-  holdSeconds: number;
-  extendSeconds: number;
-  extensions: number;
-  durability: Durability;
-  waitingRoom: WaitingRoom | null;
   stock: StockRow[];
   at: string;
 };
@@ -67,27 +56,8 @@ export type SaleDirectory = {
   changeRoom(saleId: string, action: RoomActionBody['action'], inlet: RoomActionBody['inlet']): Promise<Sale>;
 };
 
-/** 2000-01-01. In a shard's packed times 0 stands for none. */
-const earliestMs = 946_684_800_000;
-
-/** A sale as its operator set it: kept with it as JSON. */
-export type Settings = Omit<Sale, 'state' | 'stock' | 'at'>;
-
-/** What the shard keeps of settings: packed numbers, 0 for none. */
-export function rulesOf(settings: Settings) {
-  return {
-    settings: JSON.stringify(settings),
-    opensAt: settings.opensAt ? Date.parse(settings.opensAt) : 0,
-    closesAt: settings.closesAt ? Date.parse(settings.closesAt) : 0,
-    perBuyer: settings.perBuyer ?? 0,
-    holdMs: settings.holdSeconds * 1000,
-    durability: durabilityCode(settings.durability),
-    extensions: settings.extensions,
-    extendMs: settings.extendSeconds * 1000,
-    room: packRoom(settings.waitingRoom),
-    seed: settings.waitingRoom ? newSeed() : '',
-  };
-}
+/** How often a change is tried that others' changes keep coming before. */
+const writeTries = 5;
 
 const noReplica = refusal(
   'unavailable',
@@ -99,6 +69,18 @@ export const standingSale = 'shop';
 
 const noSuchSale = (saleId: string): RefusalError =>
   new RefusalError(refusal('not-found', `There is no sale ${saleId}.`));
+
+const changedMeanwhile = (saleId: string): RefusalError =>
+  new RefusalError(
+    refusal('conflict', `The sale ${saleId} is being changed by others too: look at it, and try again.`),
+  );
+
+/** What its operator set of a sale; null of none. */
+function settingsOf(sale: Sale | undefined): Settings | null {
+  if (!sale) return null;
+  const { state: _state, stock: _stock, at: _at, ...settings } = sale;
+  return settings;
+}
 
 function stateOf(answer: ReadSaleAnswer, settings: Settings): SaleState {
   if (answer.state === saleCodes.closed) return 'closed';
@@ -119,59 +101,6 @@ function readingOf(answer: ReadSaleAnswer): SaleReading | null {
     sale: { ...settings, state: stateOf(answer, settings), stock, at: timestamp(answer.now) },
     lag: { events, lagMs: answer.waitingSince === 0 ? 0 : Math.max(0, Math.round(answer.now - answer.waitingSince)) },
   };
-}
-
-/** What the opening stock is, whatever order its SKUs come in; the order of a SKU's warehouses counts. */
-function stockDigest(stock: { sku: string; warehouse: string; quantity: number }[]): string {
-  const bySku = Map.groupBy(stock, (row) => row.sku);
-  const canonical = [...bySku.keys()]
-    .sort()
-    .map((sku) => [sku, (bySku.get(sku) ?? []).map((row) => [row.warehouse, row.quantity])]);
-  return createHash('sha256').update(JSON.stringify(canonical)).digest('base64url');
-}
-
-/** A time as the sale keeps it. A leap second is a date-time of RFC 3339 that no clock here can tell. */
-function timeOf(member: 'opensAt' | 'closesAt', text: string | null | undefined): string | null {
-  if (text === null || text === undefined) return null;
-  const ms = Date.parse(text);
-  if (ms >= earliestMs) return timestamp(ms);
-  throw new RefusalError(
-    refusal('invalid-request', `/${member} is no time of this century.`, {
-      errors: [{ path: `/${member}`, message: 'must be a time from 2000 on' }],
-    }),
-  );
-}
-
-function checkLanes(room: SaleBody['waitingRoom']): void {
-  const names = room?.lanes?.map(({ name }) => name) ?? [];
-  for (const [i, name] of names.entries())
-    if (names.indexOf(name) !== i)
-      throw new RefusalError(
-        refusal('invalid-request', `The waiting room names the lane ${name} twice.`, {
-          errors: [{ path: `/waitingRoom/lanes/${i}/name`, message: 'is there twice' }],
-        }),
-      );
-}
-
-function checkStock(stock: { sku: string; warehouse: string }[]): void {
-  const seen = new Set<string>();
-  for (const [sku, rows] of Map.groupBy(stock, (row) => row.sku))
-    if (rows.length > limits.warehousesPerSku)
-      throw new RefusalError(
-        refusal('invalid-request', `${sku} is in ${rows.length} warehouses: ${limits.warehousesPerSku} at most.`, {
-          errors: [{ path: '/stock', message: `has more than ${limits.warehousesPerSku} warehouses of ${sku}` }],
-        }),
-      );
-  stock.forEach((row, i) => {
-    const allotment = `${row.sku}/${row.warehouse}`;
-    if (seen.has(allotment))
-      throw new RefusalError(
-        refusal('invalid-request', `The stock names ${allotment} twice: give each SKU and warehouse once.`, {
-          errors: [{ path: `/stock/${i}`, message: 'is there twice' }],
-        }),
-      );
-    seen.add(allotment);
-  });
 }
 
 export function createSaleDirectory(shards: Shards): SaleDirectory {
@@ -220,6 +149,29 @@ export function createSaleDirectory(shards: Shards): SaleDirectory {
     return sale;
   };
 
+  /**
+   * Writes a sale's settings as they come of those that it has (null: a new sale), and of those alone: what somebody else
+   * has changed meanwhile is looked at again.
+   */
+  const write = async (
+    saleId: string,
+    given: { digest: string; stock: { sku: string; warehouse: string; quantity: number }[] },
+    settingsFrom: (before: Settings | null) => Settings,
+  ): Promise<PutSaleAnswer> => {
+    for (let left = writeTries; ; left--) {
+      const before = settingsOf((await read(saleId))?.sale);
+      const expected = before ? JSON.stringify(before) : '';
+      const rules = rulesOf(settingsFrom(before));
+      const answer = await shards.call(shards.shardOf(saleId), putSaleCommand, {
+        id: saleId,
+        expected,
+        ...given,
+        ...rules,
+      });
+      if (answer.status !== statusCodes.changed || left === 1) return answer;
+    }
+  };
+
   const listShard = async (shard: number): Promise<string[]> => {
     const { sales } = await shards.call(shard, listSalesCommand, {});
     for (const sale of sales) names.set(`${shard}/${sale.no}`, sale.id);
@@ -253,37 +205,16 @@ export function createSaleDirectory(shards: Shards): SaleDirectory {
         throw new RefusalError(
           refusal('invalid-request', missing, { errors: [{ path: '/durability', message: missing }] }),
         );
-      if (body.stock) checkStock(body.stock);
-      checkLanes(body.waitingRoom);
-      if (body.opensAt && body.closesAt && Date.parse(body.closesAt) <= Date.parse(body.opensAt))
-        throw new RefusalError(
-          refusal('invalid-request', 'The sale would close before it opens.', {
-            errors: [{ path: '/closesAt', message: 'must be after opensAt' }],
-          }),
-        );
-      const settings: Settings = {
-        id: saleId,
-        title: body.title,
-        opensAt: timeOf('opensAt', body.opensAt),
-        closesAt: timeOf('closesAt', body.closesAt),
-        perBuyer: body.perBuyer ?? null,
-        holdSeconds: body.holdSeconds ?? limits.holdSecondsDefault,
-        extendSeconds: body.extendSeconds ?? limits.extendSecondsDefault,
-        extensions: body.extensions ?? limits.extensionsDefault,
-        durability,
-        waitingRoom: roomOf(body.waitingRoom, (await read(saleId))?.sale.waitingRoom ?? null),
-      };
+      const settings = settingsOfBody(saleId, body);
       // A replica may be there and not write to its disk, or not in time: then the sale could promise nothing.
       await shards.secure(shard, durability)?.catch(() => {
         throw new RefusalError(noReplica);
       });
-      const answer = await shards.call(shard, putSaleCommand, {
-        id: saleId,
-        digest: body.stock ? stockDigest(body.stock) : '',
-        expected: '',
-        ...rulesOf(settings),
-        stock: body.stock ?? [],
-      });
+      const digest = body.stock ? stockDigest(body.stock) : '';
+      const answer = await write(saleId, { digest, stock: body.stock ?? [] }, (before) => ({
+        ...settings,
+        waitingRoom: roomOf(body.waitingRoom, before?.waitingRoom ?? null),
+      }));
       switch (answer.status) {
         case statusCodes.ok:
           return { sale: await secured(saleId), created: answer.created === 1 };
@@ -302,36 +233,34 @@ export function createSaleDirectory(shards: Shards): SaleDirectory {
           );
         case statusCodes.notAllowed:
           throw new RefusalError(
-            refusal('conflict', 'People wait already: their lanes stay, and so does whether places are drawn.'),
+            refusal(
+              'conflict',
+              'People have tickets: the waiting room stays, with its lanes, and so does whether places are drawn. To let everybody in give it the order `pass`.',
+            ),
           );
         case statusCodes.tooMany:
-          throw new RefusalError(refusal('conflict', 'This shard holds no more sales.'));
+          throw new RefusalError(
+            refusal('conflict', 'This shard holds no more sales, or no more with a waiting room.'),
+          );
+        case statusCodes.changed:
+          throw changedMeanwhile(saleId);
         default:
           throw new RefusalError(refusal('overloaded', 'The ledger is too far behind. Nothing was changed.'));
       }
     },
 
     async changeRoom(saleId, action, inlet) {
-      const { sale } = await mustRead(saleId);
-      const { state: _state, stock: _stock, at: _at, ...settings } = sale;
-      const room = settings.waitingRoom;
-      if (!room) throw new RefusalError(refusal('not-found', `The sale ${saleId} has no waiting room.`));
-      if (room.state === 'closed' && action !== 'close' && action !== 'set')
-        throw new RefusalError(refusal('conflict', `The line of ${saleId} is closed, and stays so.`));
-      const states = { pause: 'paused', resume: 'open', close: 'closed', set: room.state } as const;
-      const changed = {
-        ...room,
-        state: states[action],
-        inlet: inlet ? inletOf({ ...room.inlet, ...inlet }) : room.inlet,
-      };
-      const answer = await shards.call(shards.shardOf(saleId), putSaleCommand, {
-        ...{ id: saleId, digest: '', expected: JSON.stringify(settings), stock: [] },
-        ...rulesOf({ ...settings, waitingRoom: changed }),
+      await mustRead(saleId);
+      const answer = await write(saleId, { digest: '', stock: [] }, (settings) => {
+        const room = settings?.waitingRoom;
+        if (!settings || !room) throw new RefusalError(refusal('not-found', `The sale ${saleId} has no waiting room.`));
+        if (room.state === 'closed' && action !== 'close' && action !== 'set')
+          throw new RefusalError(refusal('conflict', `The line of ${saleId} is closed, and stays so.`));
+        const states = { pause: 'paused', resume: 'open', close: 'closed', set: room.state } as const;
+        const changed = inlet ? inletOf({ ...room.inlet, ...inlet }) : room.inlet;
+        return { ...settings, waitingRoom: { ...room, state: states[action], inlet: changed } };
       });
-      if (answer.status === statusCodes.conflict)
-        throw new RefusalError(
-          refusal('conflict', `The sale ${saleId} was changed just now: look at it, and try again.`),
-        );
+      if (answer.status === statusCodes.changed) throw changedMeanwhile(saleId);
       if (answer.status !== statusCodes.ok)
         throw new RefusalError(refusal('overloaded', 'The ledger is too far behind. Nothing was changed.'));
       return secured(saleId);

@@ -167,6 +167,7 @@ export const TicketView = Type.Object({
   saleId: Id,
   lane: Id,
   state: Type.Enum(['waiting', 'admitted', 'used', 'lapsed', 'left', 'expelled', 'ended']),
+  reason: nullable(Type.Enum(['sold-out', 'closed'])),
   position: nullable(Type.Integer({ minimum: 1 })),
   ahead: nullable(Type.Integer({ minimum: 0 })),
   etaSeconds: Type.Object({ low: nullable(Type.Integer()), high: nullable(Type.Integer()) }),
@@ -216,6 +217,7 @@ export const ProblemView = Type.Object({
   requestId: Type.String(),
   errors: Type.Optional(Type.Array(Type.Object({ path: Type.String(), message: Type.String() }))),
   reservationState: Type.Optional(Type.String()),
+  challenge: Type.Optional(Type.Record(Type.String(), Type.Union([Type.String(), Type.Number()]))),
 });
 
 // Frames of a client on /v1/sales/{saleId}/live

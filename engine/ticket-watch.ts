@@ -3,7 +3,7 @@
  * often the nearer it is to the front, and at once when others have changed it. What is told is only what has changed.
  */
 import type { Clock } from '../kernel/clock.ts';
-import { RefusalError } from '../kernel/errors.ts';
+import { errorCodes, RefusalError } from '../kernel/errors.ts';
 import type { Logger } from '../kernel/logger.ts';
 import type { Lines, Ticket } from './lines.ts';
 
@@ -36,32 +36,39 @@ const refreshes: [number, number][] = [
   [Number.POSITIVE_INFINITY, 15_000],
 ];
 const retryMs = 1_000;
+/** Until the grace is known. */
+const leastMs = 300;
 
 export const newTicketWatcher = (
   about: Pick<TicketWatcher, 'saleId' | 'buyerId' | 'ticketId' | 'tell'>,
 ): TicketWatcher => ({ ...about, told: '', nextMs: 0 });
 
-/** What there is to tell of a ticket; nothing of one that waits for its draw. */
+/** What there is to tell of a ticket; of one that waits for its draw, that it has no place yet. */
 function frameOf(ticket: Ticket): string {
   const { ticketId, state, position, ahead, etaSeconds, admissionToken, admissionExpiresAt } = ticket;
   if (state === 'admitted') return JSON.stringify({ type: 'admitted', ticketId, admissionToken, admissionExpiresAt });
   if (state === 'waiting') return JSON.stringify({ type: 'position', ticketId, position, ahead, etaSeconds });
-  return JSON.stringify({ type: 'ended', ticketId, reason: state });
+  return JSON.stringify({ type: 'ended', ticketId, reason: ticket.reason ?? state });
 }
 /** What makes a frame worth sending: an estimate alone does not. */
 const newsOf = ({ state, position, admissionExpiresAt }: Ticket): string =>
   `${state}/${position}/${admissionExpiresAt}`;
 
+const isUnavailable = (error: unknown): boolean =>
+  !(error instanceof RefusalError) || errorCodes[error.refusal.code].status >= 500;
+
 export function createTicketWatch(parts: { lines: Lines; clock: Clock; logger: Logger }): TicketWatch {
   const { lines, clock, logger } = parts;
   /** Sale -> what was read of its news (from the first look on), and buyer -> whose sockets watch. */
-  const sales = new Map<string, { news: number | null; buyers: Map<string, Set<TicketWatcher>> }>();
+  const sales = new Map<string, { news: number | null; graceMs: number; buyers: Map<string, Set<TicketWatcher>> }>();
   const stopped = new AbortController();
   let size = 0;
 
   const take = (watcher: TicketWatcher, ticket: Ticket): void => {
-    const { ahead } = ticket;
-    const everyMs = refreshes.find(([fewer]) => (ahead ?? 0) < fewer)?.[1] ?? 0;
+    // Of what has no place others' changes are news; but who waits has to be seen, thrice within the grace.
+    const ahead = ticket.ahead ?? Number.MAX_SAFE_INTEGER;
+    const graceMs = sales.get(watcher.saleId)?.graceMs ?? 0;
+    const everyMs = Math.min(refreshes.find(([fewer]) => ahead < fewer)?.[1] ?? 0, Math.max(leastMs, graceMs / 3));
     watcher.nextMs = clock.monotonicMs() + everyMs * (0.75 + Math.random() / 2);
     const news = newsOf(ticket);
     if (news === watcher.told) return;
@@ -93,6 +100,7 @@ export function createTicketWatch(parts: { lines: Lines; clock: Clock; logger: L
     // What changed between a ticket's reading and the first look is no news any more; nor in a line that was lost and begun anew.
     const all = entry.news === null || line.missed || line.news < entry.news;
     entry.news = line.news;
+    entry.graceMs = line.graceMs;
     for (const buyer of line.buyers) for (const watcher of entry.buyers.get(buyer) ?? []) look(watcher);
     for (const watchers of entry.buyers.values())
       for (const watcher of watchers) if (all || watcher.nextMs <= nowMs) look(watcher);
@@ -113,7 +121,7 @@ export function createTicketWatch(parts: { lines: Lines; clock: Clock; logger: L
     async add(watcher) {
       const { saleId, buyerId, ticketId } = watcher;
       // Watched from before it is read: what changes in between is news.
-      const entry = sales.get(saleId) ?? { news: null, buyers: new Map<string, Set<TicketWatcher>>() };
+      const entry = sales.get(saleId) ?? { news: null, graceMs: 0, buyers: new Map<string, Set<TicketWatcher>>() };
       sales.set(saleId, entry);
       const watchers = entry.buyers.get(buyerId) ?? new Set();
       entry.buyers.set(buyerId, watchers);
@@ -123,7 +131,9 @@ export function createTicketWatch(parts: { lines: Lines; clock: Clock; logger: L
       try {
         take(watcher, await lines.see(saleId, buyerId, ticketId));
       } catch (error) {
-        this.remove(watcher);
+        // What could not be read just now is read again; what is not there, or not theirs, is not watched.
+        watcher.nextMs = clock.monotonicMs() + retryMs;
+        if (!isUnavailable(error)) this.remove(watcher);
         throw error;
       }
     },

@@ -49,12 +49,28 @@ export function startUsher(options: { shards: Shards; clock: Clock; logger: Logg
   const { shards, clock, logger, stats } = options;
   const stopped = new AbortController();
 
+  /** Draws under way: other lines of the shard are tended meanwhile. */
+  const drawing = new Map<string, Promise<void>>();
+  const drawBeside = (shard: number, sale: number): void => {
+    const name = `${shard}/${sale}`;
+    if (drawing.has(name)) return;
+    // Not all processes at the same moment: who comes second finds it done.
+    const beginning = clock.wait(Math.random() * tendEveryMs * 5, stopped.signal);
+    const under = beginning
+      .then(() => draw(shards, shard, sale))
+      .catch((error: unknown) =>
+        logger.error({ shard, sale, error: String(error) }, 'places could not be drawn; they are again'),
+      )
+      .finally(() => drawing.delete(name));
+    drawing.set(name, under);
+  };
+
   const tend = async (shard: number): Promise<void> => {
     while (!stopped.signal.aborted) {
       try {
         const { more, rooms } = await shards.call(shard, tendLinesCommand, { max: limits.tendTickets });
         stats.tended(shard, rooms);
-        for (const room of rooms) if (room.draw === drawCodes.drawing) await draw(shards, shard, room.sale);
+        for (const room of rooms) if (room.draw === drawCodes.drawing) drawBeside(shard, room.sale);
         if (more === 0) await clock.wait(tendEveryMs, stopped.signal);
       } catch (error) {
         if (!(error instanceof RefusalError))
@@ -67,7 +83,7 @@ export function startUsher(options: { shards: Shards; clock: Clock; logger: Logg
   return {
     async stop() {
       stopped.abort();
-      await Promise.all(loops);
+      await Promise.all([...loops, ...drawing.values()]);
     },
   };
 }

@@ -55,6 +55,7 @@ export const limits = {
 
   // Waiting room
   ticketsPerSale: 2_000_000,
+  roomsPerShard: 100,
   admissionsPerMinute: 1_000_000,
   admissionSecondsMax: 86_400,
   graceSecondsMax: 86_400,

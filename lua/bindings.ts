@@ -35,6 +35,7 @@ export const statusCodes = {
   tooMany: 14,
   notAdmitted: 15,
   unknownTicket: 16,
+  changed: 17,
 } as const;
 
 export const reservationCodes = {

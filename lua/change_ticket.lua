@@ -25,13 +25,18 @@ local function move_to(room, buyer, ticket, position, mine)
     return tonumber(server.call('ZRANGE', key, at, at, 'WITHSCORES')[2])
   end
   local before = rank > 0 and place_of(rank - 1) or 0
-  local after = rank < others and place_of(rank) or before + 2
-  local place = (before + after) / 2
-  if place <= before or place >= after then
-    return nil
+  if rank == others then
+    -- Behind all who are there, and before all who come.
+    room.n.next = room.n.next + 1
+    ticket.place = math.max(room.n.next, before + 1)
+  else
+    local after = place_of(rank)
+    ticket.place = (before + after) / 2
+    if ticket.place <= before or ticket.place >= after then
+      return nil
+    end
   end
-  ticket.place = place
-  server.call('ZADD', key, string.format('%.17g', place), buyer)
+  server.call('ZADD', key, string.format('%.17g', ticket.place), buyer)
   put_ticket(room, buyer, ticket)
   room.told[#room.told + 1] = buyer
   return rank

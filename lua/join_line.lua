@@ -37,7 +37,7 @@ local function new_ticket(room, buyer, lane, passing)
   put_ticket(room, buyer, ticket)
   if room.order == ORDER.shuffle and n.draw == DRAW.none then
     ticket.place = 0
-    room.enter_pool[#room.enter_pool + 1] = string.format('%.0f', n.next)
+    room.enter_pool[#room.enter_pool + 1] = n.next
     room.enter_pool[#room.enter_pool + 1] = buyer
     look_at(room, buyer, now + room.grace_ms)
     return ticket, 0
@@ -76,6 +76,9 @@ local function join_line(keys, args)
   local passing = room.order == ORDER.pass and room.state == ROOM.open and is_open(sale, call.now)
   for i = 1, n do
     local buyer, lane, ticket = buyers[i], lanes[i], room.tickets[buyers[i]]
+    if ticket and ticket.state == TICKET.admitted and ticket.expires <= call.now then
+      end_ticket(room, buyer, ticket, TICKET.lapsed)
+    end
     local kept = ticket
       and (ticket.state == TICKET.waiting or ticket.state == TICKET.admitted or ticket.state == TICKET.expelled)
     if kept then

@@ -246,7 +246,7 @@ test('every key that any command touches carries the shard’s hash tag', async 
   const inner = lines.filter(({ source }) => source === 'lua').map(({ args }) => args);
   const keyless = new Set(['time']);
   const firstKey = new Set(
-    'exists hget hset hsetnx hmget hgetall hlen hdel hvals hrandfield xadd xtrim xrange rpush llen lindex lrange ltrim del unlink sadd srem smembers zadd zrem zcard zrank zrange zrangebyscore'.split(
+    'exists hget hset hsetnx hmget hgetall hlen hdel hvals hrandfield xadd xtrim xrange rpush llen lindex lrange ltrim del unlink sadd srem smembers scard zadd zrem zcard zrank zrange zrangebyscore'.split(
       ' ',
     ),
   );

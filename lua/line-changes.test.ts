@@ -61,6 +61,26 @@ describe('an operator', () => {
     expect(await line.put({ lanes: [1, 2], order: 'shuffle' })).toBe('notAllowed');
     expect(await line.put({ lanes: [5, 2], maxInside: 3 })).toBe('ok');
   });
+
+  it('can’t take the room away from those who have tickets, but from nobody', async () => {
+    const line = await openRoom(server, { lanes: [1, 2] });
+    expect(await line.put(null)).toBe('ok');
+    expect(await line.put({ lanes: [1] })).toBe('ok');
+    await line.join(['ann']);
+    expect(await line.put(null)).toBe('notAllowed');
+    await line.change('ann', 'leave');
+    expect(await line.put(null)).toBe('notAllowed');
+    await line.tend();
+  });
+
+  it('moves somebody to the end, before those who come after', async () => {
+    const line = await openRoom(server, { state: 'paused' });
+    await line.join(['a', 'b', 'c']);
+    await line.change('a', 'move', 3);
+    await line.change('b', 'move', 3);
+    await line.join(['d', 'e']);
+    expect(await line.ahead(['c', 'a', 'b', 'd', 'e'])).toEqual([0, 1, 2, 3, 4]);
+  });
 });
 
 describe('a reserve', () => {
@@ -89,6 +109,7 @@ describe('a reserve', () => {
   it('of a line that nobody tends is let through only where the sale says so', async () => {
     for (const whenDown of ['closed', 'open'] as const) {
       const line = await openRoom(server, { whenDown });
+      expect(await line.reserve(['bob'])).toEqual(['notAdmitted']);
       await line.join(['ann']);
       await line.tend();
       expect(await line.reserve(['bob'])).toEqual(['notAdmitted']);
@@ -117,7 +138,7 @@ describe('a shuffle', () => {
     await line.pass(10_000);
     expect(await line.tend()).toMatchObject({ draw: drawCodes.drawing, waiting: 3 });
     // What happens while places are drawn: somebody comes, and somebody goes.
-    await line.join(['late']);
+    expect((await line.join(['late']))[0]?.ahead).toBe(-1);
     await line.change('b', 'leave');
     const reversed = (pool: string[]): string[] => pool.toReversed();
     expect(await draw(line, reversed, 0)).toMatchObject({ draw: drawCodes.drawing });

@@ -198,6 +198,59 @@ describe('who goes away', () => {
     expect(back[0]).toMatchObject({ status: 'ok', number: 5, ahead: 2 });
   });
 
+  it('keeps the place through an outage that is longer than the grace: nobody could be seen', async () => {
+    const line = await openRoom(server, { maxInside: 1, graceSeconds: 10 });
+    await line.join(['ann', 'bob', 'cid']);
+    await line.tend();
+    await line.pass(300_000);
+    await line.tend();
+    expect(await line.states(['bob', 'cid'])).toEqual(['admitted', 'waiting']);
+    await line.pass(6_000);
+    await line.tend();
+    await line.see(['cid']);
+    for (let i = 0; i < 3; i++) {
+      await line.pass(2_000);
+      await line.tend();
+    }
+    expect(await line.states(['cid'])).toEqual(['waiting']);
+    for (let i = 0; i < 6; i++) {
+      await line.pass(2_000);
+      await line.tend();
+    }
+    expect(await line.states(['cid'])).toEqual(['lapsed']);
+  });
+
+  it('who leaves and comes back again and again is still looked at but once', async () => {
+    const line = await openRoom(server, { state: 'paused', graceSeconds: 10 });
+    for (let i = 0; i < 50; i++) {
+      await line.join(['ann']);
+      await line.change('ann', 'leave');
+    }
+    await line.join(['ann']);
+    const looks = async (): Promise<number> => {
+      const keys = await line.shard.redis.keys(`${line.shard.prefix}looks:*`);
+      const lists = await Promise.all(keys.map((key) => line.shard.redis.lrangeBuffer(key, 0, -1)));
+      return lists.flat().reduce((sum, element) => sum + (element.length - 4) / 12, 0);
+    };
+    for (let i = 0; i < 800; i++) {
+      await line.pass(5_000);
+      await line.see(['ann']);
+      await line.tend();
+    }
+    expect(await line.states(['ann'])).toEqual(['waiting']);
+    expect(await looks()).toBeLessThanOrEqual(2);
+  });
+
+  it('an admission whose time has passed is over, tended or not, and its owner can come again', async () => {
+    const line = await openRoom(server, { admissionSeconds: 5 });
+    await line.join(['ann']);
+    await line.tend();
+    await line.pass(6_000);
+    expect(await line.states(['ann'])).toEqual(['lapsed']);
+    expect((await line.join(['ann']))[0]).toMatchObject({ status: 'ok', number: 2 });
+    expect((await line.tend()).inside).toBe(1);
+  });
+
   it('is forgotten an hour after, and can come again', async () => {
     const line = await openRoom(server, { maxInside: 1 });
     await line.join(['ann']);

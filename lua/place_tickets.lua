@@ -43,6 +43,7 @@ local function place_tickets(keys, args)
   if done == 1 then
     room.n.draw = DRAW.done
     room.told.all = true
+    measure_anew(room.n, call.now)
     server.call('UNLINK', room.pool_key)
   end
   save_sale(sale)

@@ -4,8 +4,8 @@ put_sale: makes a sale with its opening stock, or changes its rules.
 `settings` is the sale as the operator gave it, kept for readers and not looked at here. Stock counts only when the sale
 is made: later `digest` must be the same or empty (no stock given), else `conflict`, and nothing changes. A new sale
 without stock is `unknown_sale`. Times are ms, 0 for none; `perBuyer` 0 for no limit. `expected`: the settings that it has, or
-empty for whatever they are; others are a `conflict`. `room`: the waiting room's rules (includes/25-room.lua), empty for none; once it has
-tickets, its lanes and whether places are drawn stay (`not_allowed`). `seed` is that of the draw, if there is none yet.
+empty for whatever they are; others are `changed`. `room`: the waiting room's rules (includes/25-room.lua), empty for none; once it has
+given a ticket, it stays, and so do its lanes and whether places are drawn (`not_allowed`). `seed` is that of the draw, if there is none yet.
 
 @flags
 @args id str8, settings str16, digest str8, opensAt f64, closesAt f64, perBuyer u32, holdMs f64, durability u8, extensions u16, extendMs f64, room raw32, expected str16, seed str8, stock[u32] { sku str8, warehouse str8, quantity u32 }
@@ -14,20 +14,33 @@ tickets, its lanes and whether places are drawn stay (`not_allowed`). `seed` is 
 ]]
 
 local MAX_SALES = 100000
+local MAX_ROOMS = 100 -- limits.roomsPerShard: each is tended ten times a second
 
 local function answer(status, no, created)
   return struct.pack('<BI4B', status, no, created)
 end
 
--- Whether people who have tickets already could wait in a room with these rules.
+-- Whether people who have tickets already could wait on in a room with these rules.
 local function keeps_line(call, no, rules)
-  local sale = load_sale(call, no)
-  local room = open_room(call, sale)
-  if not room or room.n.next == 0 or rules == '' then
+  local room = open_room(call, load_sale(call, no))
+  if not room or room.n.next == 0 then
     return true
   end
-  local order, _, _, _, _, _, _, _, lanes = struct.unpack(RULES, rules)
-  return #room.weights == lanes and (room.order == ORDER.shuffle) == (order == ORDER.shuffle)
+  if rules == '' then
+    return false
+  end
+  local order, _, _, _, _, _, _, _, lanes, pos = struct.unpack(RULES, rules)
+  if #room.weights ~= lanes or (room.order == ORDER.shuffle) ~= (order == ORDER.shuffle) then
+    return false
+  end
+  for lane = 1, lanes do
+    local _, name, after = struct.unpack(LANE, rules, pos)
+    pos = after
+    if name ~= room.lane_names[lane] then
+      return false
+    end
+  end
+  return true
 end
 
 local function put_sale(keys, args)
@@ -48,7 +61,7 @@ local function put_sale(keys, args)
     end
     digest = opened_with
     if expected ~= '' and server.call('HGET', sale_key, 'settings') ~= expected then
-      return answer(STATUS.conflict, no, 0)
+      return answer(STATUS.changed, no, 0)
     end
     if not keeps_line(call, no, rules) then
       return answer(STATUS.not_allowed, no, 0)
@@ -57,6 +70,9 @@ local function put_sale(keys, args)
   elseif digest == '' then
     return answer(STATUS.unknown_sale, 0, 0)
   elseif no > MAX_SALES then
+    return answer(STATUS.too_many, 0, 0)
+  end
+  if rules ~= '' and server.call('SCARD', call.prefix .. 'rooms') >= MAX_ROOMS then
     return answer(STATUS.too_many, 0, 0)
   end
   if not has_room(call, 1 + n) then
@@ -78,7 +94,7 @@ local function put_sale(keys, args)
   if not known then
     server.call('HSET', sales_key, id, no)
   end
-  write_room(call.prefix, no, rules, seed)
+  write_room(call.prefix, no, rules, seed, call.now)
   local sale = load_sale(call, no)
   add_fact(call, FACT.sale_set, sale, NOBODY, NOBODY, 0, 0, durability, '', struct.pack('<Hc0Bc0', #settings, settings, #digest, digest))
   if not known then

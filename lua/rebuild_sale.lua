@@ -23,7 +23,7 @@ local function rebuild_sale(keys, args)
     room = rules,
   })
   server.call('HSET', prefix .. 'sales', id, name)
-  write_room(prefix, no, rules, seed)
+  write_room(prefix, no, rules, seed, time_ms())
   local sale = rebuilt_sale(keys[1], no)
   local rows, skus = {}, {}
   for i = 1, n do

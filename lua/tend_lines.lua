@@ -17,8 +17,10 @@ local SURE_AFTER = 20 -- holds that have ended, before anything is made of how t
 
 local function look(room, buyer, ticket, now)
   if ticket.state == TICKET.waiting then
-    if ticket.seen + room.grace_ms > now then
-      look_at(room, buyer, ticket.seen + room.grace_ms)
+    -- While nothing ran nobody could be seen.
+    local until_ms = math.max(ticket.seen, room.n.up_at) + room.grace_ms
+    if until_ms > now then
+      look_at(room, buyer, until_ms)
     else
       end_ticket(room, buyer, ticket, TICKET.lapsed)
       room.n.abandoned = room.n.abandoned + 1
@@ -178,9 +180,16 @@ local function tend_lines(keys, args)
         cut_ids(payload, buyers)
       end
       load_tickets(room, buyers)
+      if call.now - room.n.tended > DOWN_MS then
+        room.n.up_at = call.now
+      end
+      -- Who left and came back may be named twice.
+      local looked_at = {}
       for i = 1, #buyers do
-        if room.tickets[buyers[i]] then
-          look(room, buyers[i], room.tickets[buyers[i]], call.now)
+        local buyer = buyers[i]
+        if room.tickets[buyer] and not looked_at[buyer] then
+          looked_at[buyer] = true
+          look(room, buyer, room.tickets[buyer], call.now)
         end
       end
       local waited, touched = tend(room, sale, max)
@@ -192,6 +201,10 @@ local function tend_lines(keys, args)
       if touched then
         save_sale(sale)
         changed = true
+        -- What is over for good, and whose last ticket is forgotten, need not be tended any more.
+        if room.n.ended == ENDED.closed and server.call('EXISTS', room.tickets_key) == 0 then
+          server.call('SREM', call.prefix .. 'rooms', name)
+        end
       else
         sale.room = nil
       end

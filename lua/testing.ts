@@ -326,9 +326,14 @@ export async function openRoom(server: TestValkey, room: Room = {}, more: SaleOp
       return answer.results.map(({ status }) => statusName(status));
     },
     news: (cursor: number) => shard.call(readLineCommand, { sale: no, cursor }),
-    put: async (changed: Room, options: SaleOptions = {}) =>
+    put: async (changed: Room | null, options: SaleOptions = {}) =>
       statusName(
-        (await shard.call(putSaleCommand, { ...saleArgs({ ...sale, ...options }), room: rulesOf(changed) })).status,
+        (
+          await shard.call(putSaleCommand, {
+            ...saleArgs({ ...sale, ...options }),
+            room: changed ? rulesOf(changed) : Buffer.alloc(0),
+          })
+        ).status,
       ),
   };
   return line;

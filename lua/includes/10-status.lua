@@ -17,6 +17,7 @@ local STATUS = {
   too_many = 14, -- a limit of the format (units of an allotment, sales of a shard)
   not_admitted = 15, -- the sale has a waiting room, and the buyer's ticket does not let the buyer in now
   unknown_ticket = 16,
+  changed = 17, -- the sale is not as its caller has seen it
 }
 local RESERVATION = { held = 1, committed = 2, released = 3, expired = 4 }
 local SALE = { open = 1, paused = 2, closed = 3 }

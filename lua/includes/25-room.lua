@@ -12,10 +12,11 @@
 --   {sN}:looks:BUCKET  list   the sale's number and some of its buyers
 
 local RULES = '<BBI4I4BddBB' -- order, state, most inside, a minute, by stock, admission and grace (ms), open when down, lanes
-local LANE = '<H' -- each lane's weight
+local LANE = '<HBc0' -- each lane's weight and name
 local TICKET_FORMAT = '<BBI6dddd' -- state, lane, number, place, joined, seen, expires (all ms)
 local LOOK_MS = 1000
 local MOST_LANES = 8 -- limits.lanes
+local LOOKS_AT_ONCE = 250 -- buyers of an element, which is looked at whole
 local WINDOW_MS = 60000 -- over which the inlet is measured, at least
 local DOWN_MS = 10000 -- nobody has tended a line for that long: it is down
 local NEWS_KEPT = 1000
@@ -25,8 +26,9 @@ local NUMBERS = {
   'inside', 'admitted', 'used', 'abandoned',
   'bought', 'back', -- holds that ended as sold, and otherwise
   'credit', 'credit_at', -- of the inlet a minute
-  'draw', 'ended', 'news', 'tended', 'virtual',
-  'window_at', 'window_admitted', 'before_ms', 'before_admitted', -- admissions since, and in the window before
+  'draw', 'ended', 'news', 'virtual',
+  'tended', 'up_at', -- when the line was tended last, and since when it has been without a long break
+  'latest_at', 'window_at', 'window_admitted', 'before_ms', 'before_admitted', -- the latest admission; those of two windows
   'stock_seq', 'stock_at', 'available', 'held', -- the sale's units when they were last counted
 }
 
@@ -46,6 +48,7 @@ local function open_room(call, sale)
     drawn_key = call.prefix .. 'drawn:' .. name,
     news_key = call.prefix .. 'news:' .. name,
     weights = {},
+    lane_names = {},
     n = {},
     tickets = {}, -- buyer -> ticket, false where there is none
     changed = {}, -- buyers whose tickets are to be written
@@ -61,7 +64,7 @@ local function open_room(call, sale)
   room.order, room.state, room.max_inside, room.per_minute, room.by_stock, room.admission_ms, room.grace_ms, room.open_when_down, lanes, pos =
     struct.unpack(RULES, sale.rules)
   for lane = 1, lanes do
-    room.weights[lane], pos = struct.unpack(LANE, sale.rules, pos)
+    room.weights[lane], room.lane_names[lane], pos = struct.unpack(LANE, sale.rules, pos)
     room.enter[lane], room.leave[lane] = {}, {}
   end
   local found = server.call('HGETALL', room.key)
@@ -80,12 +83,16 @@ local function open_room(call, sale)
   return room
 end
 
--- Makes a sale's waiting room, or leaves it out; what it has got stays.
-local function write_room(prefix, no, rules, seed)
+-- Makes a sale's waiting room, or takes it away. (Nobody may have come yet: put_sale.)
+local function write_room(prefix, no, rules, seed, now)
   local name = string.format('%d', no)
-  server.call(rules == '' and 'SREM' or 'SADD', prefix .. 'rooms', name)
-  if rules ~= '' and seed ~= '' then
-    server.call('HSETNX', prefix .. 'room:' .. name, 'seed', seed)
+  local key = prefix .. 'room:' .. name
+  if rules == '' then
+    server.call('SREM', prefix .. 'rooms', name)
+    server.call('DEL', key)
+  elseif server.call('SADD', prefix .. 'rooms', name) == 1 then
+    server.call('HSET', key, 'tended', string.format('%.0f', now))
+    server.call('HSETNX', key, 'seed', seed)
   end
 end
 
@@ -143,6 +150,11 @@ local function all_waiting(room)
   return count
 end
 
+-- While nobody waits, or nobody is let in, nothing is measured of how fast people are let in.
+local function measure_anew(n, now)
+  n.window_at, n.window_admitted, n.before_ms, n.before_admitted = now, 0, 0, 0
+end
+
 -- The first who comes into an empty lane has no credit from the time in which nobody waited there.
 local function enter_line(room, buyer, ticket)
   local lane, n = ticket.lane, room.n
@@ -151,11 +163,11 @@ local function enter_line(room, buyer, ticket)
     local virtual = 'virtual:' .. lane
     n[virtual] = math.max(n[virtual], n.virtual)
     if all_waiting(room) == 0 then
-      n.window_at, n.window_admitted, n.before_ms, n.before_admitted = room.call.now, 0, 0, 0
+      measure_anew(n, room.call.now)
     end
   end
   local list = room.enter[lane]
-  list[#list + 1] = string.format('%.17g', ticket.place)
+  list[#list + 1] = ticket.place
   list[#list + 1] = buyer
   room.waiting[lane] = waiting + 1
 end
@@ -172,11 +184,13 @@ end
 
 local function count_admission(room)
   local n, now = room.n, room.call.now
-  if now - n.window_at >= WINDOW_MS then
+  if now - n.latest_at >= WINDOW_MS then
+    measure_anew(n, now)
+  elseif now - n.window_at >= WINDOW_MS then
     n.before_ms, n.before_admitted = now - n.window_at, n.window_admitted
     n.window_at, n.window_admitted = now, 0
   end
-  n.window_admitted = n.window_admitted + 1
+  n.latest_at, n.window_admitted = now, n.window_admitted + 1
 end
 
 -- Lets somebody in who waits.
@@ -205,50 +219,4 @@ local function end_ticket(room, buyer, ticket, state)
   put_ticket(room, buyer, ticket)
   look_at(room, buyer, ticket.expires)
   room.told[#room.told + 1] = buyer
-end
-
-local function write_line(room)
-  for lane = 1, #room.weights do
-    -- In this order: who comes and is let in by the same call leaves the line after entering it.
-    in_chunks('ZADD', room.line_key .. lane, room.enter[lane])
-    in_chunks('ZREM', room.line_key .. lane, room.leave[lane])
-  end
-end
-
-local function write_looks(room)
-  for bucket, buyers in pairs(room.looks) do
-    local name = string.format('%d', bucket)
-    local element = struct.pack('<I4', room.sale.no) .. table.concat(buyers)
-    if server.call('RPUSH', room.call.prefix .. 'looks:' .. name, element) == 1 then
-      server.call('ZADD', room.call.prefix .. 'looks', name, name)
-    end
-  end
-end
-
--- Writes what a call has changed of a line: the last thing that it does with it. (`save_sale` calls it.)
-local function save_room(room)
-  local tickets = {}
-  for buyer in pairs(room.changed) do
-    local t = room.tickets[buyer]
-    tickets[#tickets + 1] = buyer
-    tickets[#tickets + 1] =
-      struct.pack(TICKET_FORMAT, t.state, t.lane, t.number, t.place, t.joined, t.seen, t.expires)
-  end
-  in_chunks('HSET', room.tickets_key, tickets)
-  in_chunks('HDEL', room.tickets_key, room.forgotten)
-  write_line(room)
-  write_looks(room)
-  local n = room.n
-  if room.told[1] or room.told.all then
-    n.news = n.news + 1
-    local whom = room.told.all and '' or table.concat(room.told)
-    server.call('XADD', room.news_key, 'MAXLEN', '~', NEWS_KEPT, string.format('%d-0', n.news), 'b', whom)
-  end
-  assert(n.inside >= 0, 'fewer than nobody inside')
-  local fields = {}
-  for field, value in pairs(n) do
-    fields[#fields + 1] = field
-    fields[#fields + 1] = string.format('%.17g', value)
-  end
-  server.call('HSET', room.key, unpack(fields))
 end

@@ -20,12 +20,15 @@ end
 -- How a ticket is answered: status, state, lane, number, people ahead (-1: no place yet), joined, expires.
 local VIEW = '<BBBdddd'
 local function ticket_view(room, status, ticket, rank)
-  local ahead = -1
-  if ticket.state == TICKET.waiting and ticket.place > 0 then
+  local ahead, state = -1, ticket.state
+  if state == TICKET.waiting and ticket.place > 0 and room.n.draw ~= DRAW.drawing then
     ahead = ahead_of(room, ticket.lane, rank)
+  elseif state == TICKET.admitted and ticket.expires <= room.call.now then
+    -- Found to be so or not.
+    state = TICKET.lapsed
   end
   return struct.pack(
-    VIEW, status, ticket.state, ticket.lane, ticket.number, ahead, ticket.joined, ticket.expires
+    VIEW, status, state, ticket.lane, ticket.number, ahead, ticket.joined, ticket.expires
   )
 end
 local function no_ticket(status)
