@@ -44,6 +44,25 @@ test.skipIf(findOnPath('wrk', process.env) === null)(
   },
 );
 
+test.skipIf(findOnPath('wrk', process.env) === null)(
+  'lines let in as many as they say, lose nobody, and sell all that there is',
+  { timeout: 300_000 },
+  async () => {
+    const names = ['line-joins', 'line-inlet', 'line-stock', 'line-person', 'line-watchers'];
+    const { code, out: text } = await bench(names);
+    const runs = runsOf(text);
+    expect(runs.flatMap(({ report }) => report.faults)).toEqual([]);
+    expect(code).toBe(0);
+    expect(runs.map(({ name }) => name)).toEqual(names);
+    const figures = new Map(
+      runs.flatMap(({ report }) => report.figures).map(({ what, value }) => [what, value.median]),
+    );
+    expect(figures.get('by stock: let in, and left empty-handed')).toBeLessThan(
+      figures.get('blind: let in, and left empty-handed') ?? 0,
+    );
+  },
+);
+
 test('a scenario that does not exist is refused', async () => {
   const { code, out: text } = await bench(['no-such']);
   expect(code).toBe(1);

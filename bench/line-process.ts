@@ -20,7 +20,14 @@ let expected = { available: -1, heard: 0 };
 
 function hear(text: string): void {
   if (expected.available < 0 || !text.includes(`"available":${expected.available},`)) return;
-  if (++expected.heard === waiters.length) say({ type: 'heard', heard: expected.heard, atMs: Date.now() });
+  expected.heard++;
+  sayIfAllHeard();
+}
+/** Who is lost hears nothing any more. */
+function sayIfAllHeard(): void {
+  if (expected.available < 0 || expected.heard < seen.open - seen.lost) return;
+  say({ type: 'heard', heard: expected.heard, atMs: Date.now() });
+  expected = { available: -1, heard: 0 };
 }
 
 /** What a person does who was let in: reserves one, and buys it or lets it lapse; tries again while there may come something back. */
@@ -99,6 +106,7 @@ async function gather(people: People): Promise<void> {
       },
       ended: () => {
         seen.lost++;
+        sayIfAllHeard();
       },
     });
     waiters.push(waiter);

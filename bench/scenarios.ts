@@ -7,6 +7,7 @@ import { hotSku } from './scenarios/hot-sku.ts';
 import { lag } from './scenarios/lag.ts';
 import { lineInlet, lineStock } from './scenarios/line-inlet.ts';
 import { lineJoins } from './scenarios/line-joins.ts';
+import { linePerson } from './scenarios/line-person.ts';
 import { lineWatchers } from './scenarios/line-watchers.ts';
 import { openLoop } from './scenarios/open-loop.ts';
 import { processes } from './scenarios/processes.ts';
@@ -54,6 +55,7 @@ export const scenarios: Record<string, Scenario> = {
   'line-joins': lineJoins,
   'line-inlet': lineInlet,
   'line-stock': lineStock,
+  'line-person': linePerson,
   'line-watchers': lineWatchers(100_000),
   'line-watchers-200k': lineWatchers(200_000),
   lag,
