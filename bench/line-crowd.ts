@@ -62,14 +62,14 @@ export async function gatherLine(options: Omit<People, 'process' | 'first'>) {
       children.map(
         (child) =>
           new Promise<Extract<FromPeople, { type: Type }>>((resolve, reject) => {
+            const end = (): void => reject(new Error('a process of people ended'));
             const take = (message: FromPeople): void => {
               if (message.type === 'failed') reject(new Error(message.message));
               else if (message.type !== type) return;
               else resolve(message as Extract<FromPeople, { type: Type }>);
-              child.off('message', take);
+              child.off('message', take).off('exit', end);
             };
-            child.on('message', take);
-            child.once('exit', () => reject(new Error('a process of people ended')));
+            child.on('message', take).once('exit', end);
           }),
       ),
     );

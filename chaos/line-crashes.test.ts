@@ -2,8 +2,11 @@
  * Crashes in mid-line: Valkey's machine loses power (what was not synced is cut out of its files, power-loss.ts says how), engines and
  * Valkey are killed. Nobody who was told of a place has lost it, nobody has two, and the order is kept. STAMPEDE_CRASHES makes it longer.
  */
+
+import { Redis } from 'iovalkey';
 import { afterEach, describe, expect, it } from 'vitest';
 import { startTestbed, type Testbed } from '../cli/testbed.ts';
+import { runCommand } from '../cli/testbed-command.ts';
 import { type Guest, roomsOn, until } from '../cli/testbed-room.ts';
 import { packRoom } from '../engine/room.ts';
 import { decodeTicketId } from '../kernel/ids.ts';
@@ -232,4 +235,27 @@ describe('engines and Valkey are killed in mid-line', () => {
     );
     expect(new Set(bought)).toEqual(new Set([201]));
   }, 240_000);
+
+  it('of a line that Valkey has lost the rules come back from the ledger: people join again, old admissions are void', async () => {
+    bed = await startTestbed({ valkey: 'single' });
+    const on = bed;
+    const rooms = roomsOn(on);
+    const saleId = await rooms.openSale({ order: 'fifo', inlet: { maxInside: 1 } });
+    const [ann, bob] = [await on.session(), await on.session()];
+    const own = await rooms.admitted(saleId, ann, (await rooms.join(saleId, ann)).body.ticketId);
+    const { ticketId } = (await rooms.join(saleId, bob)).body;
+    await expect.poll(async () => runCommand(['reconcile', '--json', '--wait', '5000'], on.env).ended).toBe(0);
+    const redis = new Redis(on.services.services.valkey?.url ?? '');
+    await redis.flushall();
+    redis.disconnect();
+    await until(async () => (await on.request('GET', '/readyz')).status === 503, 20_000);
+    const rebuilding = runCommand(['rebuild', '--all', '--json'], on.env);
+    expect([0, 1]).toContain(await rebuilding.ended);
+    await until(async () => (await on.request('GET', '/readyz')).status === 200, 20_000);
+    expect((await on.sale(saleId)).waitingRoom).toMatchObject({ order: 'fifo', inlet: { maxInside: 1 } });
+    expect((await rooms.see(saleId, bob, ticketId)).status).toBe(404);
+    expect((await rooms.reserve(saleId, ann, own.admissionToken)).body).toMatchObject({ code: 'not-admitted' });
+    const again = await rooms.admitted(saleId, bob, (await rooms.join(saleId, bob)).body.ticketId);
+    expect((await rooms.reserve(saleId, bob, again.admissionToken)).status).toBe(201);
+  }, 120_000);
 });

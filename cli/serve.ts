@@ -2,6 +2,7 @@
 import { type ChildProcess, fork } from 'node:child_process';
 import { once } from 'node:events';
 import { type AddressInfo, createServer } from 'node:net';
+import { constants, setPriority } from 'node:os';
 import { AggregatorRegistry } from 'prom-client';
 import { createRate } from '../engine/stats.ts';
 import type { Config } from '../kernel/config.ts';
@@ -26,8 +27,15 @@ export type Serving = { url: string | null; stop(): Promise<void>; failed: Promi
 const never = new Promise<Error>(() => {});
 const askLimitMs = 2_000;
 
+/**
+ * A process that serves nobody yields to those that do, where processors are short: the ledger may be behind for a while, a buyer must not
+ * wait for it. (docs/explanation/performance.md says what it is worth.)
+ */
+const backgroundPriority = constants.priority.PRIORITY_BELOW_NORMAL;
+
 /** Everything in this process. */
 export async function serveAlone(config: Config, roles: readonly Role[], autoRebuild: boolean): Promise<Serving> {
+  if (!roles.includes('http')) setPriority(backgroundPriority);
   const running = await startProcess(config, roles, { autoRebuild });
   return { url: running.engine?.url ?? null, stop: running.stop, failed: never };
 }

@@ -10,8 +10,10 @@ import {
   drawCodes,
   endedCodes,
   joinLineCommand,
+  type ReadLineAnswer,
   readDrawCommand,
   readLineCommand,
+  type SeeTicketsAnswer,
   seeTicketsCommand,
   statusCodes,
   ticketCodes,
@@ -73,23 +75,8 @@ export type Draw = {
   tickets?: { ticketId: string; place: number }[];
 };
 
-type Viewed = {
-  status: number;
-  state: number;
-  lane: number;
-  number: number;
-  ahead: number;
-  joined: number;
-  expires: number;
-};
-type LineAnswer = {
-  waiting: number;
-  inside: number;
-  recentAdmitted: number;
-  recentMs: number;
-  ended: number;
-  now: number;
-};
+type Viewed = SeeTicketsAnswer['tickets'][number];
+type LineAnswer = Omit<SeeTicketsAnswer, 'tickets'>;
 type Seen = { viewed: Viewed; line: LineAnswer };
 type Joining = { sale: number; buyer: string; lane: number };
 type Asking = { sale: number; buyer: string; number: number };
@@ -115,9 +102,11 @@ export function createLines(parts: {
   const challenge = parts.challenge ?? proofOfWork;
   const known = new Map<string, Known>();
 
-  const find = async (saleId: string): Promise<Known> => {
+  const find = (saleId: string): Known | Promise<Known> => {
     const found = known.get(saleId);
-    if (found && found.untilMs > clock.monotonicMs()) return found;
+    return found && found.untilMs > clock.monotonicMs() ? found : read(saleId);
+  };
+  const read = async (saleId: string): Promise<Known> => {
     const reading = await sales.read(saleId);
     if (!reading) throw new RefusalError(refusal('not-found', `There is no sale ${saleId}.`));
     const { sale, no } = reading;
@@ -139,7 +128,6 @@ export function createLines(parts: {
     onFault: (error: unknown) => logger.error({ error: String(error) }, 'an answer could not be given'),
     clock,
   };
-  // A batch is of one sale: lines are few, and each is busy.
   const perSale = <Request extends { sale: number }>(
     send: (shard: number, sale: number, requests: Request[]) => Promise<Seen[]>,
   ): Batcher<Request, Seen>[] =>
@@ -147,8 +135,11 @@ export function createLines(parts: {
       createBatcher<Request, Seen>({
         ...batching,
         async send(requests) {
-          const answers = new Map<Request, Seen>();
+          const [first] = requests;
           const groups = [...Map.groupBy(requests, ({ sale }) => sale)];
+          // As good as always: lines are few, and each is busy.
+          if (first && groups.length === 1) return send(shard, first.sale, requests);
+          const answers = new Map<Request, Seen>();
           await Promise.all(
             groups.map(async ([sale, some]) => {
               const seen = await send(shard, sale, some);
@@ -176,11 +167,8 @@ export function createLines(parts: {
         else reject(new RefusalError(refused ?? refusal('unavailable', 'What happened is not known.')));
       });
     });
-  /** What a buyer is told must be as durable as the sale says. */
-  const secured = async ({ sale, shard }: Known): Promise<void> => {
-    const securing = shards.secure(shard, sale.durability);
-    if (securing) await securing;
-  };
+  /** What a buyer is told must be as durable as the sale says; null where it is already. */
+  const secured = ({ sale, shard }: Known): Promise<void> | null => shards.secure(shard, sale.durability);
 
   const ticketOf = ({ sale, room, shard, no }: Known, buyer: string, { viewed, line }: Seen): Ticket => {
     const { number, expires } = viewed;
@@ -221,7 +209,7 @@ export function createLines(parts: {
     }
   };
 
-  const lineOf = ({ waiting, inside, recentAdmitted, recentMs, ended }: LineAnswer): Line => ({
+  const lineOf = ({ waiting, inside, recentAdmitted, recentMs, ended }: ReadLineAnswer): Line => ({
     ...{ waiting, inside, recentAdmitted, recentMs },
     ended: endedOf(ended),
   });

@@ -93,7 +93,7 @@ local function next_lane(room)
   local best, least
   for lane = 1, #room.weights do
     if waiting_in(room, lane) > 0 then
-      local virtual = room.n['virtual:' .. lane] + 1 / room.weights[lane]
+      local virtual = room.n[room.virtual[lane]] + 1 / room.weights[lane]
       if not least or virtual < least - ROUNDING then
         best, least = lane, virtual
       end

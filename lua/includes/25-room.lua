@@ -49,6 +49,7 @@ local function open_room(call, sale)
     news_key = call.prefix .. 'news:' .. name,
     weights = {},
     lane_names = {},
+    virtual = {}, -- lane -> the number of how far it is
     n = {},
     tickets = {}, -- buyer -> ticket, false where there is none
     changed = {}, -- buyers whose tickets are to be written
@@ -65,7 +66,7 @@ local function open_room(call, sale)
     struct.unpack(RULES, sale.rules)
   for lane = 1, lanes do
     room.weights[lane], room.lane_names[lane], pos = struct.unpack(LANE, sale.rules, pos)
-    room.enter[lane], room.leave[lane] = {}, {}
+    room.enter[lane], room.leave[lane], room.virtual[lane] = {}, {}, 'virtual:' .. lane
   end
   local found = server.call('HGETALL', room.key)
   for i = 1, #found, 2 do
@@ -77,7 +78,7 @@ local function open_room(call, sale)
     room.n[field] = room.n[field] or 0
   end
   for lane = 1, lanes do
-    room.n['virtual:' .. lane] = room.n['virtual:' .. lane] or 0
+    room.n[room.virtual[lane]] = room.n[room.virtual[lane]] or 0
   end
   sale.room = room
   return room
@@ -160,7 +161,7 @@ local function enter_line(room, buyer, ticket)
   local lane, n = ticket.lane, room.n
   local waiting = waiting_in(room, lane)
   if waiting == 0 then
-    local virtual = 'virtual:' .. lane
+    local virtual = room.virtual[lane]
     n[virtual] = math.max(n[virtual], n.virtual)
     if all_waiting(room) == 0 then
       measure_anew(n, room.call.now)
@@ -200,7 +201,7 @@ local function admit(room, buyer, ticket)
   ticket.state, ticket.expires = TICKET.admitted, room.call.now + room.admission_ms
   put_ticket(room, buyer, ticket)
   look_at(room, buyer, ticket.expires)
-  local virtual = 'virtual:' .. lane
+  local virtual = room.virtual[lane]
   n[virtual] = n[virtual] + 1 / room.weights[lane]
   n.virtual = math.max(n.virtual, n[virtual])
   n.inside, n.admitted = n.inside + 1, n.admitted + 1

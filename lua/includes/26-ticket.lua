@@ -6,10 +6,13 @@ local ROUNDING = 1e-6 -- thirds and sevenths of turns don't add up to whole ones
 -- whose next one has the least virtual time first.
 local function ahead_of(room, lane, rank)
   local ahead, n, weights = rank, room.n, room.weights
-  local mine = n['virtual:' .. lane] + (rank + 1) / weights[lane]
+  if #weights == 1 then
+    return rank
+  end
+  local mine = n[room.virtual[lane]] + (rank + 1) / weights[lane]
   for other = 1, #weights do
     if other ~= lane then
-      local turns = (mine - n['virtual:' .. other]) * weights[other]
+      local turns = (mine - n[room.virtual[other]]) * weights[other]
       local before = other < lane and math.floor(turns + ROUNDING) or math.ceil(turns - ROUNDING) - 1
       ahead = ahead + math.max(0, math.min(before, waiting_in(room, other)))
     end
