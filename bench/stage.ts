@@ -106,6 +106,11 @@ export async function openStage(options: StageOptions) {
     /** An engine, or other roles; several share a port where `more` says so. */
     serve: (roles: string, more: NodeJS.ProcessEnv = {}, args: string[] = []): Promise<Started> =>
       keep(serve(['--port', '0', '--roles', roles, ...args], { ...env, ...more })),
+    /** What runs beside the engines: the sweeper; and relay and ledger, which yield to all others, and are answered. */
+    async serveBehind(): Promise<Started> {
+      await this.serve('sweeper');
+      return this.serve('relay,ledger');
+    },
     /** `bench/peers/NAME.ts`, with its URL. */
     async peer(name: string, args: string[] = [], more: NodeJS.ProcessEnv = {}): Promise<Started & { url: string }> {
       const file = fileURLToPath(new URL(`./peers/${name}.ts`, import.meta.url));

@@ -28,14 +28,15 @@ const never = new Promise<Error>(() => {});
 const askLimitMs = 2_000;
 
 /**
- * A process that serves nobody yields to those that do, where processors are short: the ledger may be behind for a while, a buyer must not
- * wait for it. (docs/explanation/performance.md says what it is worth.)
+ * A process that nobody waits for yields to the others, where processors are short: the ledger may be behind for a while, a buyer must not
+ * wait for it, nor for the sweep. (docs/explanation/performance.md says what it is worth.)
  */
 const backgroundPriority = constants.priority.PRIORITY_BELOW_NORMAL;
+const isWaitedFor = (role: Role): boolean => role === 'http' || role === 'sweeper';
 
 /** Everything in this process. */
 export async function serveAlone(config: Config, roles: readonly Role[], autoRebuild: boolean): Promise<Serving> {
-  if (!roles.includes('http')) setPriority(backgroundPriority);
+  if (!roles.some(isWaitedFor)) setPriority(backgroundPriority);
   const running = await startProcess(config, roles, { autoRebuild });
   return { url: running.engine?.url ?? null, stop: running.stop, failed: never };
 }

@@ -54,6 +54,10 @@ describe('an operator', () => {
     for (const guest of guests) tickets.push((await rooms.join(saleId, guest)).body);
     const [first, second, third] = tickets as [Ticket, Ticket, Ticket];
     await until(async () => (await rooms.see(saleId, guests[0] as Guest, first.ticketId)).body.ahead === 0, 10_000, 20);
+    const line = await bed.operator<Record<string, unknown>>('GET', `${saleId}/waiting-room`);
+    expect(line).toMatchObject({ status: 200, body: { saleId, waiting: 3, inside: 1, ended: null } });
+    const looked = await bed.operator<Ticket>('GET', `${saleId}/tickets/${second.ticketId}`);
+    expect(looked).toMatchObject({ status: 200, body: { state: 'waiting', position: 2 } });
     const moved = await rooms.act(saleId, third.ticketId, {
       action: 'move',
       position: 1,

@@ -56,10 +56,15 @@ export type Lines = {
   /** How a ticket stands; its owner has been seen. Rejects with `not-found` and `forbidden`. */
   see(saleId: string, buyer: string, ticketId: string): Promise<Ticket>;
   leave(saleId: string, buyer: string, ticketId: string): Promise<Ticket>;
-  /** What an operator does to somebody's ticket. */
-  change(saleId: string, ticketId: string, action: 'expel' | 'admit' | 'move', position: number): Promise<Ticket>;
-  /** How the line stands, and whose tickets were changed by others since `cursor`. Null where the sale has no waiting room. */
-  read(saleId: string, cursor: number): Promise<LineNews | null>;
+  /** What an operator does to somebody's ticket; to look at it is not to have seen its owner. */
+  change(
+    saleId: string,
+    ticketId: string,
+    action: 'look' | 'expel' | 'admit' | 'move',
+    position: number,
+  ): Promise<Ticket>;
+  /** How the line stands, and whose tickets were changed by others since `cursor`. */
+  read(saleId: string, cursor: number): Promise<LineNews>;
   /** The draw, a page of `limits.drawPage` places, from 0 on. */
   draw(saleId: string, page: number): Promise<Draw>;
   idle(): Promise<void>;

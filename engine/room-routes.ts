@@ -9,7 +9,7 @@ import type { Lines } from './lines.ts';
 import { json, type Reply } from './replies.ts';
 import type { AuditLog } from './routes.ts';
 import type { SaleDirectory } from './sales.ts';
-import { DrawView, RoomActionBody, SaleView, TicketActionBody, TicketBody, TicketView } from './schemas.ts';
+import { DrawView, LineView, RoomActionBody, SaleView, TicketActionBody, TicketBody, TicketView } from './schemas.ts';
 
 const roomErrors = ['not-found', 'unavailable'] as const;
 
@@ -92,6 +92,31 @@ export function roomRoutes(parts: { sales: SaleDirectory; lines: Lines; logger: 
         const detail = inlet ? { detail: { inlet: JSON.stringify(inlet) } } : {};
         audit({ action: `line ${action}`, saleId, requestId: call.requestId, address: call.address, ...detail });
         return json(200, sale);
+      }),
+    },
+    {
+      method: 'get',
+      path: '/v1/admin/sales/:saleId/waiting-room',
+      summary: 'How the line stands',
+      who: 'operator',
+      answers: { 200: LineView },
+      errors: [...roomErrors],
+      handle: handling(async (saleId) => {
+        const { waiting, inside, ended, recentAdmitted, recentMs } = await lines.read(saleId, Number.MAX_SAFE_INTEGER);
+        const perMinute = recentAdmitted === 0 ? 0 : (recentAdmitted * 60_000) / Math.max(1_000, recentMs);
+        return json(200, { saleId, waiting, inside, ended, admittedPerMinute: Math.round(perMinute * 10) / 10 });
+      }),
+    },
+    {
+      method: 'get',
+      path: '/v1/admin/sales/:saleId/tickets/:ticketId',
+      summary: 'How somebody’s ticket stands',
+      who: 'operator',
+      answers: { 200: TicketView },
+      errors: [...roomErrors],
+      handle: handling(async (saleId, _call, ticketId) => {
+        const ticket = await lines.change(saleId, ticketId, 'look', 0);
+        return json(200, { ...ticket, admissionToken: null });
       }),
     },
     {

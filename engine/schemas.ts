@@ -186,6 +186,14 @@ export const DrawView = Type.Object({
   tickets: Type.Optional(Type.Array(Type.Object({ ticketId: Id, place: Type.Integer({ minimum: 1 }) }))),
 });
 
+export const LineView = Type.Object({
+  saleId: Id,
+  waiting: Type.Integer({ minimum: 0 }),
+  inside: Type.Integer({ minimum: 0 }),
+  ended: nullable(Type.Enum(['sold-out', 'closed'])),
+  admittedPerMinute: Type.Number({ minimum: 0, description: 'as measured over the last minute or two' }),
+});
+
 export const RoomActionBody = Type.Object(
   { action: Type.Enum(['pause', 'resume', 'close', 'set']), inlet: Type.Optional(InletBody) },
   closed,

@@ -95,7 +95,7 @@ export function createTicketWatch(parts: { lines: Lines; clock: Clock; logger: L
   const follow = async (saleId: string): Promise<void> => {
     const entry = sales.get(saleId);
     const line = await lines.read(saleId, entry?.news ?? Number.MAX_SAFE_INTEGER);
-    if (!entry || !line) return;
+    if (!entry) return;
     const nowMs = clock.monotonicMs();
     // What changed between a ticket's reading and the first look is no news any more; nor in a line that was lost and begun anew.
     const all = entry.news === null || line.missed || line.news < entry.news;

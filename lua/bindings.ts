@@ -89,6 +89,7 @@ export const actionCodes = {
   expel: 2,
   admit: 3,
   move: 4,
+  look: 5,
 } as const;
 
 export const factCodes = {
@@ -154,7 +155,7 @@ export type ChangeTicketAnswer = {
   joined: number;
   expires: number;
 };
-/** a buyer leaves the line, or an operator expels somebody, lets somebody in, or moves somebody to a position. */
+/** a buyer leaves the line, or an operator looks at a ticket, expels somebody, lets somebody in, or moves somebody to a position. */
 export const changeTicketCommand: ShardCommand<ChangeTicketArgs, ChangeTicketAnswer> = {
   name: 'change_ticket',
   readOnly: false,

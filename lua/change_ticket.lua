@@ -1,7 +1,8 @@
 --[[
-change_ticket: a buyer leaves the line, or an operator expels somebody, lets somebody in, or moves somebody to a position.
+change_ticket: a buyer leaves the line, or an operator looks at a ticket, expels somebody, lets somebody in, or moves somebody to a
+position.
 
-Answers `ended` where the ticket is over already (leaving again is `replay`), `not_allowed` where it can't be moved: it has no place yet,
+Answers `ended` where the ticket is over already (leaving again, and looking, is `replay`), `not_allowed` where it can't be moved: it has no place yet,
 is inside, or there is no number left between its neighbours' places.
 
 @flags allow-oom
@@ -61,7 +62,7 @@ local function change_ticket(keys, args)
   end
   local waits, rank = ticket.state == TICKET.waiting, rank_of(room, buyer, ticket)
   local status = STATUS.ok
-  if action == ACTION.leave and ticket.state == TICKET.left then
+  if action == ACTION.look or (action == ACTION.leave and ticket.state == TICKET.left) then
     status = STATUS.replay
   elseif not waits and ticket.state ~= TICKET.admitted then
     status = STATUS.ended

@@ -50,7 +50,7 @@ async function play(doings: Doings, pace: Pace, say: (line: string) => void): Pr
     ];
     const result = await contest(turns, connections, pace, say);
     say('the ledger catches up …');
-    await stage.serve('relay,ledger,sweeper');
+    await stage.serveBehind();
     const ledger = await stage.reconcile();
     const { events = 0 } = await stage.ask(
       `select count(*) + count(ended_at) filter (where state <> 'expired') as events from ledger.reservation`,

@@ -25,7 +25,7 @@ async function play(pace: Pace, say: (line: string) => void): Promise<Report> {
   try {
     const engine = await stage.serve('http');
     const url = String(engine.ready.url);
-    await stage.serve('relay,ledger,sweeper');
+    await stage.serveBehind();
     const watch = { engine: pidOf(engine), valkey: stage.services.valkey?.pid ?? 0 };
     const tokens = stage.tokens(mostPerSecond * pace.seconds);
     await stage.sale(url, 'capacity', { durability: 'fsync', units });
@@ -104,7 +104,11 @@ async function play(pace: Pace, say: (line: string) => void): Promise<Report> {
           beyond: 2,
         },
       ],
-      ...{ beside: stage.beside('relay, ledger and sweeper in one process, Postgres'), faults, skipped: [] },
+      ...{
+        beside: stage.beside('relay and ledger in one process, the sweeper in another, Postgres'),
+        faults,
+        skipped: [],
+      },
     };
   } finally {
     await stage.close();

@@ -36,7 +36,7 @@ type Grown = { turns: Turns; live: number; bytesEach: number; stage: Stage };
 async function grow(stage: Stage, size: number, pace: Pace, say: (line: string) => void): Promise<Grown> {
   const engine = await stage.serve('http');
   const url = String(engine.ready.url);
-  const ledger = await stage.serve('relay,ledger,sweeper');
+  const ledger = await stage.serveBehind();
   await stage.sale(url, 'growing', { durability: 'fsync', units, holdSeconds, perBuyer: 100 });
   await stage.reconcile();
   const before = await usedBytes(stage);
@@ -81,7 +81,7 @@ async function play(pace: Pace, say: (line: string) => void): Promise<Report> {
       });
     const faults = contestFaults(result);
     for (const { stage, turns: one } of grown) {
-      await stage.serve('relay,ledger,sweeper');
+      await stage.serveBehind();
       faults.push(...driftFaults(await stage.reconcile()).map((fault) => `${one.name}: ${fault}`));
     }
     const text = 'nothing; each size on a Valkey of its own, whose ledger had all before, and caught up afterwards';

@@ -54,8 +54,8 @@ async function startOthers(
 
 const besideOf = {
   nothing: 'nothing; relay and ledger caught up afterwards',
-  ledger: 'relay, ledger and sweeper in one process, Postgres',
-  all: 'relay, ledger and sweeper in one process, Kafka, Postgres',
+  ledger: 'relay and ledger in one process, the sweeper in another, Postgres',
+  all: 'relay and ledger in one process, the sweeper in another, Kafka, Postgres',
 } as const;
 
 /** What articles print, let loose on a thousand units: how many it sells. */
@@ -79,7 +79,7 @@ async function play(options: HotSku, pace: Pace, say: (line: string) => void): P
   try {
     const engine = await stage.serve('http');
     const url = String(engine.ready.url);
-    if (running !== 'nothing') await stage.serve('relay,ledger,sweeper');
+    if (running !== 'nothing') await stage.serveBehind();
     const peers = [await startNoop(stage), ...(await startOthers(stage, options, skipped, say))];
     const tokens = stage.tokens(mostPerSecond * pace.seconds);
     const asked = { script: 'reserve', args: (round: number) => [tokens, `round-${round}`, 'hot', `round-${round}`] };
@@ -91,7 +91,7 @@ async function play(options: HotSku, pace: Pace, say: (line: string) => void): P
     const result = await contest(turns, connections, pace, say);
 
     say('the ledger catches up …');
-    if (running === 'nothing') await stage.serve('relay,ledger,sweeper');
+    if (running === 'nothing') await stage.serveBehind();
     const ledger = await stage.reconcile();
     const faults = [
       ...contestFaults(result),

@@ -44,7 +44,7 @@ async function play(pace: Pace, say: (line: string) => void): Promise<Report> {
   try {
     const engine = await stage.serve('http');
     const url = String(engine.ready.url);
-    const workers = await stage.serve('relay,ledger,sweeper');
+    const workers = await stage.serveBehind();
     const watch = { engine: pidOf(engine), workers: pidOf(workers), valkey: stage.services.valkey?.pid ?? 0 };
     const seconds = pace.quick ? 2 : 12;
     const tokens = stage.tokens(mostPerSecond * Math.max(seconds, 10));
@@ -81,7 +81,7 @@ async function play(pace: Pace, say: (line: string) => void): Promise<Report> {
     for (let i = 0; (await stage.lagEvents(url)) < wanted; i++) await buy(`burst-${i}`, 0);
     const piled = await stage.lagEvents(url);
     const startedMs = performance.now();
-    await stage.serve('relay,ledger,sweeper');
+    await stage.serveBehind();
     const late = (): boolean => performance.now() - startedMs > workedOffWithinMs;
     const points = await sampleLag(stage, url, (events) => events === 0 || late());
     const workedOffSeconds = points.at(-1)?.[0] ?? 0;
@@ -104,7 +104,11 @@ async function play(pace: Pace, say: (line: string) => void): Promise<Report> {
           ...{ x: 'seconds', y: 'events that the ledger has not', lines: [{ name: 'ledger lag', points }] },
         },
       ],
-      ...{ beside: stage.beside('relay, ledger and sweeper in one process, Kafka, Postgres'), faults, skipped: [] },
+      ...{
+        beside: stage.beside('relay and ledger in one process, the sweeper in another, Kafka, Postgres'),
+        faults,
+        skipped: [],
+      },
     };
   } finally {
     await stage.close();

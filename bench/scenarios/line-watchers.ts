@@ -21,7 +21,7 @@ async function play(count: number, pace: Pace, say: (line: string) => void): Pro
   try {
     const engines: Started[] = [];
     for (let i = 0; i < Math.ceil(count / perEngine); i++) engines.push(await stage.serve('http'));
-    await stage.serve('relay,ledger,sweeper');
+    await stage.serveBehind();
     const urls = engines.map(({ ready }) => String(ready.url));
     const [url = ''] = urls;
     const memory = (): number => engines.reduce((sum, engine) => sum + memoryMb(pidOf(engine)), 0);
@@ -89,7 +89,7 @@ async function play(count: number, pace: Pace, say: (line: string) => void): Pro
       { what: 'p99 of reservations beside, meanwhile', unit: 'ms', value: one(beside.p99Ms) },
       { what: 'reservations beside, meanwhile', unit: 'per second', value: one(beside.perSecond) },
     ];
-    const text = `${engines.length} engines; relay, ledger and sweeper in one process; Postgres`;
+    const text = `${engines.length} engines; relay and ledger in one process, the sweeper in another; Postgres`;
     return { figures, beside: stage.beside(text), faults, skipped: [] };
   } finally {
     await stage.close();

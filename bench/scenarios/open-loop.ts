@@ -48,7 +48,7 @@ async function play(pace: Pace, say: (line: string) => void): Promise<Report> {
     });
     const faults = answerFaults('stampede', all);
     if (rounds.some(fellBehind)) faults.push('k6 was the limit');
-    await stage.serve('relay,ledger,sweeper');
+    await stage.serveBehind();
     const ledger = await stage.reconcile();
     faults.push(...countFaults('stampede', heldUnits(ledger, 'arrivals'), all, 0));
     return {

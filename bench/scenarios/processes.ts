@@ -87,7 +87,7 @@ async function play(pace: Pace, say: (line: string) => void): Promise<Report> {
     const faults = contestFaults(result);
     say('the ledgers catch up …');
     for (const stage of stages) {
-      await stage.serve('relay,ledger,sweeper');
+      await stage.serveBehind();
       faults.push(...driftFaults(await stage.reconcile()));
     }
     const [base = '', ...rest] = layouts.map(({ name }) => name);

@@ -34,7 +34,7 @@ async function play(pace: Pace, say: (line: string) => void): Promise<Report> {
   try {
     const engine = await stage.serve('http');
     const url = String(engine.ready.url);
-    const workers = await stage.serve('relay,ledger,sweeper');
+    const workers = await stage.serveBehind();
     const { valkey, postgres, kafka } = stage.services;
     const pids = {
       ...{ engine: pidOf(engine), workers: pidOf(workers) },
@@ -89,7 +89,11 @@ async function play(pace: Pace, say: (line: string) => void): Promise<Report> {
         { title: 'Soak: memory', x: 'seconds', y: 'MB', lines: linesOf(memory) },
         { title: 'Soak: disk', x: 'seconds', y: 'MB', lines: linesOf(disk) },
       ],
-      ...{ beside: stage.beside('relay, ledger and sweeper in one process, Kafka, Postgres'), faults, skipped: [] },
+      ...{
+        beside: stage.beside('relay and ledger in one process, the sweeper in another, Kafka, Postgres'),
+        faults,
+        skipped: [],
+      },
     };
   } finally {
     redis.disconnect();

@@ -54,7 +54,7 @@ async function play(pace: Pace, say: (line: string) => void): Promise<Report> {
     );
     const result: Contest = { measured, all };
     say('the ledger catches up …');
-    await stage.serve('relay,ledger,sweeper');
+    await stage.serveBehind();
     const ledger = await stage.reconcile();
     const faults = [...contestFaults(result), ...driftFaults(ledger)];
     for (const [name, prefix] of [

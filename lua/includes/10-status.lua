@@ -27,8 +27,8 @@ local TICKET = { waiting = 1, admitted = 2, used = 3, lapsed = 4, left = 5, expe
 -- Why those who wait have nothing to wait for: all is sold and nothing can come back, or the sale or its line is closed.
 local ENDED = { sold_out = 1, closed = 2 }
 local DRAW = { none = 0, drawing = 1, done = 2 }
--- What somebody does to a ticket.
-local ACTION = { leave = 1, expel = 2, admit = 3, move = 4 }
+-- What somebody does to a ticket; an operator who looks at it is not its owner being there.
+local ACTION = { leave = 1, expel = 2, admit = 3, move = 4, look = 5 }
 local FACT = {
   reserved = 1,
   extended = 2,
