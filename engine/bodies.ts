@@ -6,15 +6,22 @@ import { limits } from '../kernel/limits.ts';
 /** The fields that a body has wrong, each once. */
 export function fieldErrors(validator: Validator, value: unknown): FieldError[] {
   const byPath = new Map<string, string>();
+  // Of what may be null as well, that it isn't says least of what is wrong with it.
+  const nulls = new Map<string, string>();
   for (const error of validator.Errors(value)) {
     // Each unknown member is reported by its own path as well.
     if (error.keyword === 'additionalProperties') continue;
+    if (error.keyword === 'anyOf' || (error.params as { type?: unknown }).type === 'null') {
+      nulls.set(error.instancePath, error.message);
+      continue;
+    }
     const missing = (error.params as { requiredProperties?: string[] }).requiredProperties;
     if (missing) for (const name of missing) byPath.set(`${error.instancePath}/${name}`, 'is required');
     else if (error.keyword === 'boolean') byPath.set(error.instancePath, 'is not a known member');
     else if (!byPath.has(error.instancePath)) byPath.set(error.instancePath, error.message);
   }
-  return [...byPath].slice(0, 20).map(([path, message]) => ({ path: path === '' ? '/' : path, message }));
+  const found = byPath.size > 0 ? byPath : nulls;
+  return [...found].slice(0, 20).map(([path, message]) => ({ path: path === '' ? '/' : path, message }));
 }
 
 const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });

@@ -42,6 +42,8 @@ describe('an operator', () => {
     await until(async () => (await rooms.see(saleId, bob, second.ticketId)).body.state === 'ended', 10_000, 20);
     await until(async () => (await rooms.join(saleId, await bed.session())).status === 409, 10_000, 50);
     expectProblem(await room({ action: 'resume' }), 'conflict');
+    const open = { title: 'room', waitingRoom: { order: 'fifo', state: 'open' } };
+    expectProblem(await bed.putSale(saleId, open), 'conflict');
     expectProblem(await room({ action: 'set' }), 'invalid-request');
     expectProblem(await bed.operator('POST', 'roomless-too/waiting-room', { action: 'pause' }), 'not-found');
   });

@@ -230,6 +230,17 @@ describe('bad input', () => {
     expect((await rooms.see(saleId, ann, own.ticketId)).body.state).toBe('waiting');
   });
 
+  it.each<[object, string]>([
+    [{ order: 'random' }, '/waitingRoom/order'],
+    [{}, '/waitingRoom/order'],
+    [{ order: 'fifo', inlet: { maxInside: 0 } }, '/waitingRoom/inlet/maxInside'],
+    [{ order: 'fifo', whenDown: 'maybe' }, '/waitingRoom/whenDown'],
+  ])('of the room %j it is said what is wrong: %s', async (waitingRoom, path) => {
+    const { body } = await bed.putSale('wrong', { title: 'x', stock: [], waitingRoom });
+    expect(body.errors?.[0]).toMatchObject({ path, message: expect.not.stringMatching('must be null') });
+    expect(body.detail).toContain(path);
+  });
+
   it('a line that is closed takes nobody', async () => {
     expectProblem(await rooms.join(await rooms.openSale({ order: 'closed' }), await bed.session()), 'sale-not-open');
   });

@@ -9,6 +9,7 @@ describe('an estimate of how long somebody waits', () => {
     ['a hundred were let in within a minute', 99, 100, 60_000, null, 0, { low: 44, high: 80 }],
     ['more cannot be let in than the bound', 600, 100, 10_000, 600, 0, { low: 60, high: 75 }],
     ['the sale opens in a minute', 0, 0, 0, 600, 60_000, { low: 60, high: null }],
+    ['nothing is known but the opening', 10, 0, 0, null, 3_600_000, { low: 3_600, high: null }],
     ['few were let in: who knows how long at most', 9, 3, 60_000, null, 0, { low: 48, high: null }],
   ] as const)('when %s', (_, ahead, recentAdmitted, recentMs, perMinute, opensInMs, eta) => {
     expect(etaOf(ahead, { recentAdmitted, recentMs }, perMinute, opensInMs)).toEqual(eta);

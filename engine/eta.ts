@@ -17,7 +17,8 @@ export function etaOf(ahead: number, measured: Measured, perMinute: number | nul
   const { recentAdmitted, recentMs } = measured;
   const opens = Math.max(0, opensInMs) / 1_000;
   const least = perMinute === null ? 0 : (ahead * 60) / perMinute;
-  if (recentAdmitted === 0) return { low: perMinute === null ? null : Math.floor(opens + least), high: null };
+  if (recentAdmitted === 0)
+    return { low: perMinute === null && opens === 0 ? null : Math.floor(opens + least), high: null };
   const each = Math.max(1, recentMs / 1_000) / recentAdmitted;
   const spread = Math.exp(2 * Math.sqrt(1 / recentAdmitted + 1 / (ahead + 1)));
   return {

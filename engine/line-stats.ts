@@ -18,7 +18,7 @@ export function createLineStats(registry: Registry): LineStats {
     });
   };
   gauge('stampede_line_waiting', 'People who wait to be let in', ({ waiting }) => waiting);
-  gauge('stampede_line_inside', 'People who are inside and have not bought yet', ({ inside }) => inside);
+  gauge('stampede_line_inside', 'People who were let in and have not reserved yet', ({ inside }) => inside);
   const admitted = new Counter({ name: 'stampede_line_admitted_total', help: 'People let in', registers });
   const abandoned = new Counter({
     ...{ name: 'stampede_line_abandoned_total', registers },

@@ -73,7 +73,7 @@ export function roomRoutes(parts: { sales: SaleDirectory; lines: Lines; logger: 
       summary: 'The commitment to a draw before it, the draw after it: ?page=, from 0 on',
       who: 'anyone',
       answers: { 200: DrawView },
-      errors: [...roomErrors],
+      errors: [...roomErrors, 'invalid-request'],
       handle: handling(async (saleId, call) => json(200, await lines.draw(saleId, pageOf(call.query)))),
     },
     {
@@ -87,9 +87,16 @@ export function roomRoutes(parts: { sales: SaleDirectory; lines: Lines; logger: 
       handle: handling(async (saleId, call) => {
         const { action, inlet } = call.body as RoomActionBody;
         if ((action === 'set') !== (inlet !== undefined))
-          throw new RefusalError(invalidRequest([{ path: '/inlet', message: 'goes with the action `set`' }]));
+          throw new RefusalError(
+            invalidRequest([
+              {
+                path: '/inlet',
+                message: inlet ? 'goes with the action `set` alone' : 'is required with the action `set`',
+              },
+            ]),
+          );
         const sale = await sales.changeRoom(saleId, action, inlet);
-        const detail = inlet ? { detail: { inlet: JSON.stringify(inlet) } } : {};
+        const detail = inlet ? { detail: { inlet } } : {};
         audit({ action: `line ${action}`, saleId, requestId: call.requestId, address: call.address, ...detail });
         return json(200, sale);
       }),
@@ -130,7 +137,14 @@ export function roomRoutes(parts: { sales: SaleDirectory; lines: Lines; logger: 
       handle: handling(async (saleId, call, ticketId) => {
         const { action, position, reason } = call.body as TicketActionBody;
         if ((action === 'move') !== (position !== undefined))
-          throw new RefusalError(invalidRequest([{ path: '/position', message: 'goes with the action `move`' }]));
+          throw new RefusalError(
+            invalidRequest([
+              {
+                path: '/position',
+                message: position ? 'goes with the action `move` alone' : 'is required with the action `move`',
+              },
+            ]),
+          );
         const ticket = await lines.change(saleId, ticketId, action, position ?? 0);
         const detail = { ticketId, ...(position === undefined ? {} : { position }), reason };
         audit({ action: `ticket ${action}`, saleId, requestId: call.requestId, address: call.address, detail });

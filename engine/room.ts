@@ -34,8 +34,7 @@ export function roomOf(body: WaitingRoomBody | null | undefined, before: Waiting
     ...{ admissionSeconds, graceSeconds, whenDown },
     challenge: body.challenge ?? null,
     lanes: body.lanes && body.lanes.length > 0 ? body.lanes : [{ name: onlyLane, weight: 1 }],
-    // What is closed stays so.
-    state: before?.state === 'closed' ? 'closed' : (body.state ?? before?.state ?? 'open'),
+    state: body.state ?? before?.state ?? 'open',
   };
 }
 

@@ -27,7 +27,7 @@ export type AuditEntry = {
   requestId: string;
   address: string;
   /** What else there is to know: whose ticket, and why. */
-  detail?: Record<string, string | number>;
+  detail?: Record<string, unknown>;
 };
 export type AuditLog = (entry: AuditEntry) => void;
 

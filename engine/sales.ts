@@ -75,6 +75,9 @@ const changedMeanwhile = (saleId: string): RefusalError =>
     refusal('conflict', `The sale ${saleId} is being changed by others too: look at it, and try again.`),
   );
 
+const staysClosed = (saleId: string): RefusalError =>
+  new RefusalError(refusal('conflict', `The line of ${saleId} is closed, and stays so.`));
+
 /** What its operator set of a sale; null of none. */
 function settingsOf(sale: Sale | undefined): Settings | null {
   if (!sale) return null;
@@ -211,10 +214,11 @@ export function createSaleDirectory(shards: Shards): SaleDirectory {
         throw new RefusalError(noReplica);
       });
       const digest = body.stock ? stockDigest(body.stock) : '';
-      const answer = await write(saleId, { digest, stock: body.stock ?? [] }, (before) => ({
-        ...settings,
-        waitingRoom: roomOf(body.waitingRoom, before?.waitingRoom ?? null),
-      }));
+      const answer = await write(saleId, { digest, stock: body.stock ?? [] }, (before) => {
+        const [room, wasRoom] = [roomOf(body.waitingRoom, before?.waitingRoom ?? null), before?.waitingRoom];
+        if (wasRoom?.state === 'closed' && room && room.state !== 'closed') throw staysClosed(saleId);
+        return { ...settings, waitingRoom: room };
+      });
       switch (answer.status) {
         case statusCodes.ok:
           return { sale: await secured(saleId), created: answer.created === 1 };
@@ -254,8 +258,7 @@ export function createSaleDirectory(shards: Shards): SaleDirectory {
       const answer = await write(saleId, { digest: '', stock: [] }, (settings) => {
         const room = settings?.waitingRoom;
         if (!settings || !room) throw new RefusalError(refusal('not-found', `The sale ${saleId} has no waiting room.`));
-        if (room.state === 'closed' && action !== 'close' && action !== 'set')
-          throw new RefusalError(refusal('conflict', `The line of ${saleId} is closed, and stays so.`));
+        if (room.state === 'closed' && action !== 'close' && action !== 'set') throw staysClosed(saleId);
         const states = { pause: 'paused', resume: 'open', close: 'closed', set: room.state } as const;
         const changed = inlet ? inletOf({ ...room.inlet, ...inlet }) : room.inlet;
         return { ...settings, waitingRoom: { ...room, state: states[action], inlet: changed } };

@@ -226,7 +226,7 @@ export async function writeAudit(
     saleId: string;
     requestId: string;
     address: string;
-    detail?: Record<string, string | number>;
+    detail?: Record<string, unknown>;
   },
 ): Promise<void> {
   const { action, saleId, requestId, address, detail = null } = entry;
