@@ -199,6 +199,36 @@ describe('over a WebSocket', () => {
     expect((await rooms.see(saleId, ann, ticketId)).body.state).toBe('waiting');
   });
 
+  it.each<[number, string, (socket: WebSocket) => void]>([
+    [4400, 'a binary frame', (socket) => socket.send(new Uint8Array([1, 2, 3]))],
+    [4400, 'a frame that is none', (socket) => socket.send('{"type":"jump"}')],
+    [4401, 'a bad token', (socket) => socket.send(JSON.stringify({ type: 'auth', token: 'x' }))],
+    [
+      4429,
+      'a flood',
+      (socket) => {
+        for (let i = 0; i < 200; i++)
+          socket.send(JSON.stringify({ type: 'commit', requestId: 'r', reservationId: 'x' }));
+      },
+    ],
+    [1009, 'a frame too large', (socket) => socket.send('x'.repeat(20_000))],
+  ])('%i: %s closes the socket, and loses nobody a place', async (code, _, send) => {
+    const saleId = await rooms.openSale({ order: 'fifo', inlet: { perMinute: 1 } });
+    await rooms.join(saleId, await bed.session());
+    const ann = await bed.session();
+    const { ticketId } = (await rooms.join(saleId, ann)).body;
+    const { socket, next } = await watch(saleId, ann, ticketId);
+    await next(({ type }) => type === 'position');
+    const closed = new Promise<number>((resolve) => {
+      socket.onclose = (event) => resolve(event.code);
+    });
+    send(socket);
+    expect(await closed).toBe(code);
+    expect((await rooms.see(saleId, ann, ticketId)).body).toMatchObject({ ticketId, state: 'waiting' });
+    const again = await watch(saleId, ann, ticketId, otherUrl);
+    expect((await again.next(({ type }) => type === 'position')).ticketId).toBe(ticketId);
+  });
+
   it('who closes the page keeps the place for the grace, and no longer', async () => {
     const saleId = await rooms.openSale({ order: 'fifo', inlet: { perMinute: 1 }, graceSeconds: 2 });
     const [gone, kept, first] = [await bed.session(), await bed.session(), await bed.session()];
