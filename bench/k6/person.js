@@ -40,7 +40,7 @@ export function person() {
     sleep(lookEverySeconds);
     ticket = http.get(`${sale}/tickets/${ticket.ticketId}`, { headers }).json();
   }
-  if (!ticket || ticket.state !== 'admitted') {
+  if (ticket?.state !== 'admitted') {
     gone.add(1);
     return;
   }
