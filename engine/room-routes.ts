@@ -21,6 +21,14 @@ function pageOf(query: string): number {
   throw new RefusalError(invalidRequest([{ path: 'query:page', message: 'must be the number of a page, from 0 on' }]));
 }
 
+/** Throws where a member that goes with one action is missing with it, or comes with another. */
+function checkGoesWith(member: string, value: unknown, wanted: string, action: string): void {
+  if ((action === wanted) === (value !== undefined)) return;
+  const message =
+    value === undefined ? `is required with the action ${wanted}` : `goes with the action ${wanted} alone`;
+  throw new RefusalError(invalidRequest([{ path: `/${member}`, message }]));
+}
+
 export function roomRoutes(parts: { sales: SaleDirectory; lines: Lines; logger: Logger; audit: AuditLog }): Route[] {
   const { sales, lines, logger, audit } = parts;
 
@@ -86,15 +94,7 @@ export function roomRoutes(parts: { sales: SaleDirectory; lines: Lines; logger: 
       errors: [...roomErrors, 'conflict', 'overloaded'],
       handle: handling(async (saleId, call) => {
         const { action, inlet } = call.body as RoomActionBody;
-        if ((action === 'set') !== (inlet !== undefined))
-          throw new RefusalError(
-            invalidRequest([
-              {
-                path: '/inlet',
-                message: inlet ? 'goes with the action `set` alone' : 'is required with the action `set`',
-              },
-            ]),
-          );
+        checkGoesWith('inlet', inlet, 'set', action);
         const sale = await sales.changeRoom(saleId, action, inlet);
         const detail = inlet ? { detail: { inlet } } : {};
         audit({ action: `line ${action}`, saleId, requestId: call.requestId, address: call.address, ...detail });
@@ -136,15 +136,7 @@ export function roomRoutes(parts: { sales: SaleDirectory; lines: Lines; logger: 
       errors: [...roomErrors, 'conflict'],
       handle: handling(async (saleId, call, ticketId) => {
         const { action, position, reason } = call.body as TicketActionBody;
-        if ((action === 'move') !== (position !== undefined))
-          throw new RefusalError(
-            invalidRequest([
-              {
-                path: '/position',
-                message: position ? 'goes with the action `move` alone' : 'is required with the action `move`',
-              },
-            ]),
-          );
+        checkGoesWith('position', position, 'move', action);
         const ticket = await lines.change(saleId, ticketId, action, position ?? 0);
         const detail = { ticketId, ...(position === undefined ? {} : { position }), reason };
         audit({ action: `ticket ${action}`, saleId, requestId: call.requestId, address: call.address, detail });
