@@ -46,8 +46,6 @@ const perProcess = 18_000;
 const gatherMs = 1_200_000;
 const answerMs = 60_000;
 
-export type LineCrowd = Awaited<ReturnType<typeof gatherLine>>;
-
 /** Resolves once all have joined and watch. Rejects when one of them can't. */
 export async function gatherLine(options: Omit<People, 'process' | 'first'>) {
   const processes = Math.ceil(options.count / perProcess);

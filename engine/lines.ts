@@ -27,7 +27,7 @@ import type { WaitingRoom } from './room.ts';
 import type { Sale, SaleDirectory } from './sales.ts';
 import type { Shards } from './shards.ts';
 
-export type TicketState = keyof typeof ticketCodes | 'ended';
+type TicketState = keyof typeof ticketCodes | 'ended';
 
 export type Ticket = {
   ticketId: string;
@@ -92,7 +92,7 @@ const knownMs = 500;
 const stateNames = new Map(Object.entries(ticketCodes).map(([name, code]) => [code as number, name as TicketState]));
 const notFound = new RefusalError(refusal('not-found', 'There is no such ticket.'));
 
-export const endedOf = (code: number): Line['ended'] =>
+const endedOf = (code: number): Line['ended'] =>
   code === endedCodes.soldOut ? 'sold-out' : code === endedCodes.closed ? 'closed' : null;
 
 export function createLines(parts: {

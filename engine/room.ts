@@ -3,11 +3,11 @@ import { orderCodes, roomCodes } from '../lua/bindings.ts';
 import { Writer } from '../lua/packing.ts';
 import type { WaitingRoomBody } from './schemas.ts';
 
-export type RoomOrder = keyof typeof orderCodes;
-export type RoomState = keyof typeof roomCodes;
+type RoomOrder = keyof typeof orderCodes;
+type RoomState = keyof typeof roomCodes;
 
 /** At most so many inside, so many a minute; `null`: no bound. `stock`: only for as many as there are units to be had. */
-export type Inlet = { maxInside: number | null; perMinute: number | null; stock: boolean };
+type Inlet = { maxInside: number | null; perMinute: number | null; stock: boolean };
 
 export type WaitingRoom = {
   order: RoomOrder;

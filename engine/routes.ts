@@ -21,7 +21,7 @@ import {
 } from './schemas.ts';
 import type { Sessions } from './sessions.ts';
 
-export type AuditEntry = {
+type AuditEntry = {
   action: string;
   saleId: string;
   requestId: string;

@@ -49,11 +49,10 @@ local function change_ticket(keys, args)
     return err
   end
   local no, buyer, number, action, position = struct.unpack('<I4c12dBI4', args[1], HEADER_BYTES + 1)
-  local sale = load_sale(call, no)
-  local room = sale and open_room(call, sale)
+  local room = load_room(call, no)
   local head = struct.pack('<dd', call.now, call.seq)
   if not room then
-    return head .. struct.pack('<I4I4I4dBB', 0, 0, 0, 0, 0, 0) .. no_ticket(STATUS.unknown_ticket)
+    return head .. room_view(nil) .. no_ticket(STATUS.unknown_ticket)
   end
   load_tickets(room, { buyer })
   local ticket = room.tickets[buyer]
@@ -81,7 +80,7 @@ local function change_ticket(keys, args)
   end
   local view = room_view(room) .. ticket_view(room, status, ticket, rank)
   if status == STATUS.ok then
-    save_sale(sale)
+    save_sale(room.sale)
     close_call(call)
   end
   return head .. view

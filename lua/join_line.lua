@@ -61,19 +61,18 @@ local function join_line(keys, args)
   local buyers, lanes
   buyers, pos = read_column(args[1], pos, 'c12', n)
   lanes = read_column(args[1], pos + 2, 'B', n)
-  local sale = load_sale(call, no)
-  local room = sale and open_room(call, sale)
-  local views = {}
+  local room = load_room(call, no)
+  local head, views = struct.pack('<dd', call.now, call.seq), {}
   if not room then
     for i = 1, n do
       views[i] = no_ticket(STATUS.unknown_sale)
     end
-    return struct.pack('<ddI4I4I4dBBH', call.now, call.seq, 0, 0, 0, 0, 0, 0, n) .. table.concat(views)
+    return head .. room_view(nil) .. struct.pack('<H', n) .. table.concat(views)
   end
   room.enter_pool = {}
   load_tickets(room, buyers)
-  local refused = refusal_of_all(room, sale, call.now)
-  local passing = room.order == ORDER.pass and room.state == ROOM.open and is_open(sale, call.now)
+  local refused = refusal_of_all(room, room.sale, call.now)
+  local passing = room.order == ORDER.pass and room.state == ROOM.open and is_open(room.sale, call.now)
   for i = 1, n do
     local buyer, lane, ticket = buyers[i], lanes[i], room.tickets[buyers[i]]
     if ticket and ticket.state == TICKET.admitted and ticket.expires <= call.now then
@@ -96,9 +95,8 @@ local function join_line(keys, args)
       views[i] = ticket_view(room, STATUS.ok, made, rank)
     end
   end
-  local head = struct.pack('<dd', call.now, call.seq)
   in_chunks('ZADD', room.pool_key, room.enter_pool)
-  save_sale(sale)
+  save_sale(room.sale)
   close_call(call)
   return head .. room_view(room) .. struct.pack('<H', n) .. table.concat(views)
 end

@@ -16,8 +16,7 @@ local function place_tickets(keys, args)
     return err
   end
   local no, from, done, n, pos = struct.unpack('<I4I4BH', args[1], HEADER_BYTES + 1)
-  local sale = load_sale(call, no)
-  local room = sale and open_room(call, sale)
+  local room = load_room(call, no)
   if not room or room.n.draw ~= DRAW.drawing then
     return struct.pack('<ddB', call.now, call.seq, room and room.n.draw or DRAW.none)
   end
@@ -46,7 +45,7 @@ local function place_tickets(keys, args)
     measure_anew(room.n, call.now)
     server.call('UNLINK', room.pool_key)
   end
-  save_sale(sale)
+  save_sale(room.sale)
   close_call(call)
   return struct.pack('<ddB', call.now, call.seq, room.n.draw)
 end

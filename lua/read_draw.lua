@@ -13,8 +13,7 @@ local function read_draw(keys, args)
     return err
   end
   local no, from, max = struct.unpack('<I4I4H', args[1], HEADER_BYTES + 1)
-  local sale = load_sale(call, no)
-  local room = sale and open_room(call, sale)
+  local room = load_room(call, no)
   local head = struct.pack('<dd', call.now, call.seq)
   if not room then
     return head .. struct.pack('<BBI4H', DRAW.none, 0, 0, 0)

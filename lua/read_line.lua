@@ -15,11 +15,10 @@ local function read_line(keys, args)
     return err
   end
   local no, cursor = struct.unpack('<I4d', args[1], HEADER_BYTES + 1)
-  local sale = load_sale(call, no)
-  local room = sale and open_room(call, sale)
+  local room = load_room(call, no)
   local head = struct.pack('<dd', call.now, call.seq)
   if not room then
-    return head .. struct.pack('<I4I4I4dBBdBI4', 0, 0, 0, 0, 0, 0, 0, 0, 0)
+    return head .. room_view(nil) .. struct.pack('<dBI4', 0, 0, 0)
   end
   local buyers, missed = {}, 0
   if room.n.news > cursor then

@@ -141,11 +141,6 @@ local function refusal(call, sale, basket, owned)
   return nil
 end
 
--- Whether the buyer may buy now in a sale that has a waiting room.
-local function admitted(call, room, i)
-  return is_admitted(room, call.buyers[i], call.tickets[i] or 0)
-end
-
 -- Decides a request; returns its result, and the warehouse if it serves one line whole.
 local function decide(call, i)
   local basket, buyer, key = call.baskets[call.wanted[i]], call.buyers[i], call.keys[i]
@@ -161,7 +156,7 @@ local function decide(call, i)
     return replay(call, basket, packed)
   end
   local room = sale.room
-  if room and not admitted(call, room, i) then
+  if room and not is_admitted(room, buyer, call.tickets[i] or 0) then
     return result(STATUS.not_admitted, 0)
   end
   local owned = unpack_buyer(sale.book[buyer])

@@ -19,19 +19,14 @@ local function see_tickets(keys, args)
   for i = 1, n do
     buyers[i], numbers[i], pos = struct.unpack('<c12d', args[1], pos)
   end
-  local sale = load_sale(call, no)
-  local room = sale and open_room(call, sale)
-  if not room then
-    for i = 1, n do
-      views[i] = no_ticket(STATUS.unknown_ticket)
-    end
-    return struct.pack('<ddI4I4I4dBBH', call.now, call.seq, 0, 0, 0, 0, 0, 0, n) .. table.concat(views)
+  local room = load_room(call, no)
+  if room then
+    load_tickets(room, buyers)
   end
-  load_tickets(room, buyers)
   local seen = false
   for i = 1, n do
     local buyer = buyers[i]
-    local ticket = room.tickets[buyer]
+    local ticket = room and room.tickets[buyer]
     if ticket and (numbers[i] == 0 or numbers[i] == ticket.number) then
       -- Not each time: a twentieth of the grace earlier or later does not matter.
       if ticket.state == TICKET.waiting and call.now - ticket.seen >= room.grace_ms / 20 then
@@ -45,7 +40,7 @@ local function see_tickets(keys, args)
     end
   end
   if seen then
-    save_sale(sale)
+    save_sale(room.sale)
     close_call(call)
   end
   return struct.pack('<dd', call.now, call.seq) .. room_view(room) .. struct.pack('<H', n) .. table.concat(views)

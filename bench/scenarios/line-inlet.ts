@@ -21,13 +21,12 @@ async function playRate(pace: Pace, say: (line: string) => void): Promise<Report
     const [url = ''] = urls;
     const [perMinute, minuteMs, minutes] = pace.quick ? [600, 3_000, 1] : [600, 60_000, 5];
     const count = perMinute * (minutes + 1);
-    const waitingRoom = { order: 'fifo', inlet: { perMinute }, admissionSeconds: 3_600 };
+    const waitingRoom = { order: 'fifo', inlet: { perMinute }, admissionSeconds: 3_600, state: 'paused' };
     await stage.sale(url, 'line', {
       durability: 'fsync',
       units: 1_000_000,
-      waitingRoom: { ...waitingRoom, state: 'open' },
+      waitingRoom,
     });
-    await stage.room(url, 'line', { action: 'pause' });
     const crowd = await gatherLine({
       ...{ urls, saleId: 'line', sku: 'hot', tokens: stage.tokens(count), count },
       ...{ buys: false, thinkMs: 0, lapseRate: 0 },
@@ -68,10 +67,9 @@ async function sell(pace: Pace, inlet: object, say: (line: string) => void): Pro
     const urls = await startTwo(stage);
     const [url = ''] = urls;
     const [units, count] = pace.quick ? [20, 200] : [1_000, 20_000];
-    const waitingRoom = { order: 'fifo', inlet, admissionSeconds: pace.quick ? 3 : 30 };
+    const waitingRoom = { order: 'fifo', inlet, admissionSeconds: pace.quick ? 3 : 30, state: 'paused' };
     const sale = { durability: 'fsync', units, holdSeconds: pace.quick ? 2 : 10, waitingRoom } as const;
     await stage.sale(url, 'line', sale);
-    await stage.room(url, 'line', { action: 'pause' });
     const crowd = await gatherLine({
       ...{ urls, saleId: 'line', sku: 'hot', tokens: stage.tokens(count), count },
       ...{ buys: true, thinkMs: pace.quick ? 200 : 2_000, lapseRate: 0.2 },

@@ -46,7 +46,11 @@ local function rank_of(room, buyer, ticket)
 end
 
 -- How the room is answered: waiting, inside, admitted in how many ms, why it ended, how far the draw is.
+-- (All are 0 where there is none.)
 local function room_view(room)
+  if not room then
+    return struct.pack('<I4I4I4dBB', 0, 0, 0, 0, 0, 0)
+  end
   local n = room.n
   return struct.pack(
     '<I4I4I4dBB', all_waiting(room), n.inside, n.window_admitted + n.before_admitted,

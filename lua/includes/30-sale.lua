@@ -52,6 +52,12 @@ local function load_sale(call, no)
   return sale
 end
 
+-- The waiting room of a sale by its number; nil where there is no such sale, or it has none.
+local function load_room(call, no)
+  local sale = load_sale(call, no)
+  return sale and open_room(call, sale)
+end
+
 local function is_open(sale, now)
   return sale.state == SALE.open and now >= sale.opens_at and (sale.closes_at == 0 or now < sale.closes_at)
 end
