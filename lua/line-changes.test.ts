@@ -1,6 +1,13 @@
 /** What an operator, a reserve and a draw make of a line, and what is told of it. */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { drawCodes, placeTicketsCommand, readDrawCommand, readPoolCommand, ticketCodes } from './bindings.ts';
+import {
+  drawCodes,
+  placeTicketsCommand,
+  readDrawCommand,
+  readPoolCommand,
+  tendLinesCommand,
+  ticketCodes,
+} from './bindings.ts';
 import { openRoom, short, startTestValkey, type TestShard, type TestValkey } from './testing.ts';
 
 let server: TestValkey;
@@ -104,6 +111,16 @@ describe('a reserve', () => {
     await line.tend();
     expect(await line.reserve(['ann', 'bob'])).toEqual(['ok', 'soldOut']);
     expect(await line.states(['ann', 'bob'])).toEqual(['used', 'admitted']);
+  });
+
+  it('of a line that was closed on purpose is not let through, however long ago', async () => {
+    const line = await openRoom(server, { whenDown: 'open' });
+    expect(await line.put({ whenDown: 'open', state: 'closed' })).toBe('ok');
+    for (let i = 0; i < 3; i++) {
+      await line.pass(20_000);
+      await line.shard.call(tendLinesCommand, { max: 10 });
+    }
+    expect(await line.reserve(['bob'])).toEqual(['notAdmitted']);
   });
 
   it('of a line that nobody tends is let through only where the sale says so', async () => {

@@ -201,8 +201,9 @@ local function tend_lines(keys, args)
       if touched then
         save_sale(sale)
         changed = true
-        -- What is over for good, and whose last ticket is forgotten, need not be tended any more.
-        if room.n.ended == ENDED.closed and server.call('EXISTS', room.tickets_key) == 0 then
+        -- What is over for good, and whose last ticket is forgotten, need not be tended any more; but a line that was closed must
+        -- not be taken for one that is down.
+        if room.n.ended == ENDED.closed and room.open_when_down == 0 and server.call('EXISTS', room.tickets_key) == 0 then
           server.call('SREM', call.prefix .. 'rooms', name)
         end
       else
